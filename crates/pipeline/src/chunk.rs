@@ -1,0 +1,155 @@
+//! Chunks: how a batch's members of one side of one cell are written.
+//!
+//! A set is the union of its chunks, however they were cut, so a chunk may be written twice, late
+//! or beside another that repeats its ids. The format, version 1: the byte 1; the number of UUIDs
+//! as LEB128; the UUIDs, 16 bytes each, big-endian, ascending; then every other id as LEB128
+//! length and bytes, ascending.
+
+use marquee_model::parse_uuid;
+use std::collections::BTreeSet;
+use thiserror::Error;
+
+const VERSION: u8 = 1;
+
+/// A chunk that cannot be read: the store is damaged, or was written by a newer version.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("a chunk of members cannot be read: {0}")]
+pub struct ChunkError(&'static str);
+
+/// One request id as it stands in a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Id {
+    /// A UUID in canonical lower-case form.
+    Uuid(u128),
+    /// Any other text.
+    Text(Box<str>),
+}
+
+impl Id {
+    /// Of a request id.
+    pub fn of(request_id: &str) -> Self {
+        match parse_uuid(request_id.as_bytes()) {
+            Some(uuid) => Id::Uuid(uuid),
+            None => Id::Text(request_id.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Id::Text(text) => f.write_str(text),
+            Id::Uuid(uuid) => {
+                let part = |shift: u32, bits: u32| (uuid >> shift) & ((1 << bits) - 1);
+                write!(
+                    f,
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    part(96, 32), part(80, 16), part(64, 16), part(48, 16), part(0, 48)
+                )
+            }
+        }
+    }
+}
+
+/// Writes a chunk of request ids, in any order.
+pub fn encode<'t>(request_ids: impl Iterator<Item = &'t str>) -> Vec<u8> {
+    let (mut uuids, mut texts) = (Vec::new(), Vec::new());
+    for id in request_ids {
+        match parse_uuid(id.as_bytes()) {
+            Some(uuid) => uuids.push(uuid),
+            None => texts.push(id),
+        }
+    }
+    uuids.sort_unstable();
+    uuids.dedup();
+    texts.sort_unstable();
+    texts.dedup();
+    let mut bytes = Vec::with_capacity(4 + uuids.len() * 16);
+    bytes.push(VERSION);
+    write_number(&mut bytes, uuids.len() as u64);
+    for uuid in uuids {
+        bytes.extend_from_slice(&uuid.to_be_bytes());
+    }
+    for text in texts {
+        write_number(&mut bytes, text.len() as u64);
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// Adds the ids of a chunk to a set.
+pub fn decode_into(bytes: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkError> {
+    let Some((&VERSION, mut rest)) = bytes.split_first() else {
+        return Err(ChunkError("unknown version"));
+    };
+    let uuids = read_number(&mut rest)?;
+    for _ in 0..uuids {
+        let (uuid, after) = rest.split_first_chunk::<16>().ok_or(ChunkError("too short"))?;
+        ids.insert(Id::Uuid(u128::from_be_bytes(*uuid)));
+        rest = after;
+    }
+    while !rest.is_empty() {
+        let len = usize::try_from(read_number(&mut rest)?).map_err(|_| ChunkError("too long"))?;
+        let (text, after) = rest.split_at_checked(len).ok_or(ChunkError("too short"))?;
+        let text = std::str::from_utf8(text).map_err(|_| ChunkError("not UTF-8"))?;
+        ids.insert(Id::Text(text.into()));
+        rest = after;
+    }
+    Ok(())
+}
+
+fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn read_number(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
+    let mut number = 0_u64;
+    for shift in (0..63).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(ChunkError("too short"))?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err(ChunkError("a number is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_chunk_holds_what_was_written(
+            texts in proptest::collection::vec(".{1,300}", 0..20),
+            uuids in proptest::collection::vec(any::<u128>(), 0..20),
+        ) {
+            let mut all: Vec<String> = texts;
+            all.extend(uuids.iter().map(|u| Id::Uuid(*u).to_string()));
+            let mut ids = BTreeSet::new();
+            let bytes = encode(all.iter().map(String::as_str));
+            prop_assert_eq!(decode_into(&bytes, &mut ids), Ok(()));
+            let written: BTreeSet<String> = all.into_iter().collect();
+            prop_assert_eq!(ids.iter().map(Id::to_string).collect::<BTreeSet<_>>(), written);
+        }
+
+        #[test]
+        fn damage_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
+            let _ = decode_into(&bytes, &mut BTreeSet::new());
+        }
+    }
+
+    #[test]
+    fn a_cut_chunk_is_an_error() {
+        let bytes = encode(["a", "01234567-89ab-cdef-0123-456789abcdef"].into_iter());
+        for end in 0..bytes.len() - 2 {
+            assert!(decode_into(&bytes[..end], &mut BTreeSet::new()).is_err(), "{end}");
+        }
+    }
+}

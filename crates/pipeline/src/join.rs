@@ -1,0 +1,444 @@
+//! The join: what each request has shown and played, and which members are new because of an
+//! event.
+//!
+//! The state is the set. An entry holds a request's few facts of one epoch; whether a member is
+//! new is a look-up in that entry, so the join buffer, the duplicate filter and the counted set
+//! are one structure. Facts are grouped by the (longest) epoch of their event time and a group
+//! goes whole; nothing is dropped by the age of a key, by touch or by wall time.
+//!
+//! Plays are few, so they stay in a side table by request across all epochs: an impression looks
+//! once, not once for each epoch that its window reaches.
+
+mod group;
+mod plays;
+
+use crate::settings::{EpochOfPlay, Impressions, Match, Settings};
+use crate::symbols::Symbols;
+use group::{Fact, Group, Handle};
+use marquee_model::{Kind, RequestKey, Side};
+use plays::{Play, Plays};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// One event after filter and transform, its texts replaced by numbers of the lane's symbols.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// Impression or play.
+    pub kind: Kind,
+    /// Stands for the request id.
+    pub request: RequestKey,
+    /// Number of the transformed video.
+    pub video: u32,
+    /// Number of the tuple of slices.
+    pub tuple: u32,
+    /// Event time, milliseconds since 1970 UTC, not negative.
+    pub time_ms: i64,
+}
+
+/// A member that is new: the request of the event that was applied, in one side of one cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The (longest) epoch whose group holds it.
+    pub epoch: i64,
+    /// Which of the cell's two sets.
+    pub side: Side,
+    /// Number of the cell's video.
+    pub video: u32,
+    /// Number of the cell's slice.
+    pub slice: u32,
+    /// Index of the cell's length in `Settings::epochs_ms`.
+    pub length: u8,
+    /// Start of the cell's epoch, milliseconds after the start of the longest epoch.
+    pub start_offset_ms: u32,
+    /// Whether all facts that prove it lie in epochs that were open at the last commit: then an
+    /// earlier run that got as far as that commit has emitted it.
+    pub from_open_epochs: bool,
+}
+
+/// Where new members go.
+pub trait Emit {
+    /// Called once for each member, the first time that it is found in a state.
+    fn member(&mut self, member: Member);
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is a new fact (or, being late, was matched without being kept).
+    New,
+    /// The same event was there before.
+    Duplicate,
+    /// The request has too many facts of this kind in this epoch: not applied.
+    TooManyFacts,
+}
+
+/// The state of the join in one lane.
+#[derive(Debug)]
+pub struct Join {
+    settings: Settings,
+    seed: u64,
+    /// Epochs before it emit nothing, ever again.
+    frontier: i64,
+    /// Facts of epochs before it are not kept. At most the frontier; lower only after a rebuild.
+    kept_from: i64,
+    /// The frontier when the state was made or rebuilt.
+    first_frontier: i64,
+    groups: BTreeMap<i64, Group>,
+    plays: Plays,
+    /// With one length and one grouping set a member is new or not: no mask is needed.
+    simple: bool,
+}
+
+impl Join {
+    /// An empty state whose first open epoch is `frontier`, and which keeps facts from
+    /// `kept_from` on (lower than the frontier while rebuilding).
+    pub fn new(settings: &Settings, seed: u64, frontier: i64, kept_from: i64) -> Self {
+        Join {
+            simple: settings.epochs_ms.len() * settings.groupings == 1,
+            settings: settings.clone(),
+            seed,
+            frontier,
+            kept_from: kept_from.min(frontier),
+            first_frontier: frontier,
+            groups: BTreeMap::new(),
+            plays: Plays::new(seed),
+        }
+    }
+
+    /// The first epoch that is open.
+    pub fn frontier(&self) -> i64 {
+        self.frontier
+    }
+
+    /// The oldest epoch that may hold facts.
+    pub fn kept_from(&self) -> i64 {
+        self.kept_from
+    }
+
+    /// Drops every epoch that is gone at this watermark.
+    pub fn drop_before(&mut self, watermark_ms: i64) {
+        let first_open = self.settings.first_open_at(watermark_ms);
+        if first_open > self.kept_from {
+            self.kept_from = first_open;
+            self.groups = self.groups.split_off(&first_open);
+            self.plays.drop_before(first_open);
+        }
+        self.frontier = self.frontier.max(first_open);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.groups.clear();
+        self.plays.clear();
+    }
+
+    /// Requests and memory of the state.
+    pub fn size(&self) -> StateSize {
+        StateSize {
+            requests: self.groups.values().map(Group::requests).sum(),
+            memory_bytes: self.groups.values().map(Group::memory_bytes).sum::<usize>()
+                + self.plays.memory_bytes(),
+            open_epochs: self.groups.range(self.frontier..).count(),
+        }
+    }
+
+    /// Applies one event: remembers it, and emits every member that is new because of it.
+    #[inline]
+    pub fn apply(&mut self, event: &Event, symbols: &Symbols, emit: &mut impl Emit) -> Applied {
+        let scope = Scope {
+            settings: &self.settings,
+            symbols,
+            simple: self.simple,
+            frontier: self.frontier,
+            first_frontier: self.first_frontier,
+        };
+        let epoch = self.settings.epoch_of(event.time_ms);
+        let kept = epoch >= self.kept_from;
+        match event.kind {
+            Kind::Impression => {
+                let seed = self.seed;
+                let group =
+                    kept.then(|| self.groups.entry(epoch).or_insert_with(|| Group::new(seed)));
+                scope.impression(event, epoch, group, &mut self.plays, emit)
+            }
+            Kind::Play => scope.play(event, epoch, kept, &mut self.groups, &mut self.plays, emit),
+        }
+    }
+}
+
+/// How large the state is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateSize {
+    /// Entries: requests, once for each epoch in which they have impressions.
+    pub requests: usize,
+    /// Memory held, in bytes.
+    pub memory_bytes: usize,
+    /// Open epochs that have facts.
+    pub open_epochs: usize,
+}
+
+/// What every step of one application needs to know.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    settings: &'a Settings,
+    symbols: &'a Symbols,
+    simple: bool,
+    frontier: i64,
+    first_frontier: i64,
+}
+
+/// The part of a cell that a fact decides: when, and in which slices.
+#[derive(Clone, Copy)]
+struct Place {
+    epoch: i64,
+    offset_ms: u32,
+    tuple: u32,
+}
+
+impl Scope<'_> {
+    fn impression(
+        &self,
+        event: &Event,
+        epoch: i64,
+        mut group: Option<&mut Group>,
+        plays: &mut Plays,
+        emit: &mut impl Emit,
+    ) -> Applied {
+        let fact = Fact::impression(event.video, self.offset_of(event.time_ms, epoch), event.tuple);
+        let mut kept = None;
+        if let Some(group) = group.as_deref_mut() {
+            let handle = group.entry(event.request);
+            if group.has(handle, fact) {
+                return Applied::Duplicate;
+            }
+            let limit = self.settings.max_facts as usize;
+            if group.facts(handle).len() >= limit && group.impressions(handle) >= limit {
+                return Applied::TooManyFacts;
+            }
+            if self.settings.impressions == Impressions::All && epoch >= self.frontier {
+                let fresh = self.fresh_in(group, handle, fact, |f| f.is_impression());
+                self.emit(Side::Impressions, fact.video, self.place(epoch, fact), fresh, true, emit);
+            }
+            kept = Some((handle, group.push(handle, fact)));
+        }
+        for place in 0..plays.of(event.request).len() {
+            let play = plays.of(event.request)[place];
+            if !self.is_match(event.video, event.time_ms, &play) {
+                continue;
+            }
+            if let (Some((handle, at)), Some(group)) = (kept, group.as_deref_mut()) {
+                self.count_in_cohort(epoch, group, handle, at, &play, emit);
+            }
+            self.count_by_play(plays, event.request, place, epoch, emit);
+        }
+        Applied::New
+    }
+
+    fn play(
+        &self,
+        event: &Event,
+        epoch: i64,
+        kept: bool,
+        groups: &mut BTreeMap<i64, Group>,
+        plays: &mut Plays,
+        emit: &mut impl Emit,
+    ) -> Applied {
+        let Event { request, video, tuple, time_ms, .. } = *event;
+        let play = Play { time_ms, epoch, video, tuple, joined: false };
+        let known = plays.of(request);
+        if known.iter().any(|p| p.time_ms == time_ms && p.video == video && p.tuple == tuple) {
+            return Applied::Duplicate;
+        }
+        let limit = self.settings.max_facts as usize;
+        if known.len() >= limit && known.iter().filter(|p| p.epoch == epoch).count() >= limit {
+            return Applied::TooManyFacts;
+        }
+        let stored = kept.then(|| plays.push(request, play));
+        let oldest = self.settings.epoch_of(time_ms - self.settings.within_ms);
+        let newest = self.settings.epoch_of(time_ms + self.settings.early_ms);
+        for (&shown_in, group) in groups.range_mut(oldest..=newest) {
+            let Some(handle) = group.find(request) else { continue };
+            for place in self.candidates(group, handle, video) {
+                let fact = group.facts(handle)[place as usize];
+                let shown_ms = shown_in * self.settings.longest_ms() + i64::from(fact.offset_ms);
+                if !fact.is_impression() || !self.is_match(fact.video, shown_ms, &play) {
+                    continue;
+                }
+                self.count_in_cohort(shown_in, group, handle, place, &play, emit);
+                if let Some(stored) = stored {
+                    self.count_by_play(plays, request, stored, shown_in, emit);
+                }
+            }
+        }
+        Applied::New
+    }
+
+    /// Places of the facts that a play of this video may match.
+    #[inline]
+    fn candidates(&self, group: &Group, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
+        match self.settings.match_ {
+            Match::RequestAndVideo => group.places_of(handle, video),
+            Match::Request => (0..group.facts(handle).len() as u32).collect(),
+        }
+    }
+
+    #[inline]
+    fn is_match(&self, video: u32, shown_ms: i64, play: &Play) -> bool {
+        let after_ms = play.time_ms - shown_ms;
+        (self.settings.match_ == Match::Request || video == play.video)
+            && -self.settings.early_ms <= after_ms
+            && after_ms <= self.settings.within_ms
+    }
+
+    /// An impression that is kept and a play match: the members in the impression's epoch.
+    fn count_in_cohort(
+        &self,
+        epoch: i64,
+        group: &mut Group,
+        handle: Handle,
+        place: u32,
+        play: &Play,
+        emit: &mut impl Emit,
+    ) {
+        let fact = group.facts(handle)[place as usize];
+        let here = self.place(epoch, fact);
+        let open = play.epoch >= self.first_frontier;
+        let joined_only = self.settings.impressions == Impressions::Joined;
+        let in_cohort = self.settings.epoch_of_play == EpochOfPlay::Impression;
+        let same_video = self.settings.match_ == Match::RequestAndVideo;
+        if !fact.is_joined() && (joined_only || (in_cohort && same_video)) {
+            let fresh =
+                self.fresh_in(group, handle, fact, |f| f.is_impression() && f.is_joined());
+            if joined_only {
+                self.emit(Side::Impressions, fact.video, here, fresh, open, emit);
+            }
+            if in_cohort && same_video {
+                self.emit(Side::Plays, fact.video, here, fresh, open, emit);
+            }
+            group.set_joined(handle, place);
+        }
+        if in_cohort && !same_video {
+            let member = Fact::play_member(play.video, fact);
+            let fresh = self.fresh_in(group, handle, member, |f| !f.is_impression());
+            if fresh != 0 {
+                self.emit(Side::Plays, play.video, here, fresh, open, emit);
+                group.push(handle, member);
+            }
+        }
+    }
+
+    /// An impression and a play that is kept match: the members in the play's own epoch.
+    fn count_by_play(
+        &self,
+        plays: &mut Plays,
+        request: RequestKey,
+        place: usize,
+        shown_in: i64,
+        emit: &mut impl Emit,
+    ) {
+        let known = plays.of(request);
+        let play = known[place];
+        if self.settings.epoch_of_play != EpochOfPlay::Play || play.joined {
+            return;
+        }
+        let here = self.place_of_play(&play);
+        let counted = known
+            .iter()
+            .filter(|p| p.joined && p.video == play.video && p.epoch == play.epoch)
+            .map(|p| self.place_of_play(p));
+        let fresh = self.fresh(counted, here);
+        self.emit(Side::Plays, play.video, here, fresh, shown_in >= self.first_frontier, emit);
+        plays.set_joined(request, place);
+    }
+
+    #[inline]
+    fn offset_of(&self, time_ms: i64, epoch: i64) -> u32 {
+        (time_ms - epoch * self.settings.longest_ms()) as u32
+    }
+
+    #[inline]
+    fn place(&self, epoch: i64, fact: Fact) -> Place {
+        Place { epoch, offset_ms: fact.offset_ms, tuple: fact.tuple() }
+    }
+
+    fn place_of_play(&self, play: &Play) -> Place {
+        let offset_ms = self.offset_of(play.time_ms, play.epoch);
+        Place { epoch: play.epoch, offset_ms, tuple: play.tuple }
+    }
+
+    /// Which cells of a fact no other counted fact of its entry and video has a member in.
+    #[inline]
+    fn fresh_in(
+        &self,
+        group: &Group,
+        handle: Handle,
+        fact: Fact,
+        counted: impl Fn(Fact) -> bool,
+    ) -> u64 {
+        let places = group.places_of(handle, fact.video);
+        let facts = group.facts(handle);
+        let others = places.iter().map(|p| facts[*p as usize]).filter(|f| counted(*f));
+        self.fresh(others.map(|f| self.place(0, f)), self.place(0, fact))
+    }
+
+    /// One bit for each (length, grouping set), set where no other fact falls into the same cell.
+    #[inline]
+    fn fresh(&self, mut others: impl Iterator<Item = Place>, this: Place) -> u64 {
+        if self.simple {
+            return u64::from(others.next().is_none());
+        }
+        let (lengths, groupings) = (&self.settings.epochs_ms, self.settings.groupings);
+        let mut fresh = u64::MAX >> (64 - lengths.len() * groupings);
+        let slices = self.symbols.slices_of(this.tuple);
+        for other in others {
+            let other_slices = self.symbols.slices_of(other.tuple);
+            for (l, length_ms) in lengths.iter().enumerate() {
+                let length_ms = *length_ms as u32;
+                if other.offset_ms / length_ms != this.offset_ms / length_ms {
+                    continue;
+                }
+                for g in 0..groupings {
+                    if slices[g] == other_slices[g] {
+                        fresh &= !(1 << (l * groupings + g));
+                    }
+                }
+            }
+            if fresh == 0 {
+                break;
+            }
+        }
+        fresh
+    }
+
+    /// Emits a member for each bit of `fresh`, unless its epoch is closed.
+    #[inline]
+    fn emit(
+        &self,
+        side: Side,
+        video: u32,
+        place: Place,
+        fresh: u64,
+        from_open_epochs: bool,
+        emit: &mut impl Emit,
+    ) {
+        if place.epoch < self.frontier {
+            return;
+        }
+        let groupings = self.settings.groupings;
+        let mut rest = fresh;
+        while rest != 0 {
+            let bit = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let length_ms = self.settings.epochs_ms[bit / groupings] as u32;
+            emit.member(Member {
+                epoch: place.epoch,
+                side,
+                video,
+                slice: self.symbols.slices_of(place.tuple)[bit % groupings],
+                length: (bit / groupings) as u8,
+                start_offset_ms: place.offset_ms / length_ms * length_ms,
+                from_open_epochs,
+            });
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! One lane: the stages put together.
+//!
+//! Records and heartbeats go in one by one; at the end of a batch [`LanePipeline::batch`] gives
+//! what must be written, and after it is durable [`LanePipeline::advance`] lets time move on. A
+//! lane is driven by one thread and shares nothing.
+
+use crate::aggregate::{Aggregate, CellChange};
+use crate::chunk;
+use crate::join::{Applied, Event, Join, StateSize};
+use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
+use crate::settings::Settings;
+use crate::symbols::Symbols;
+use crate::watermark::Watermark;
+use marquee_expr::Value;
+use marquee_model::{CellCounts, RequestHasher};
+
+/// What a generation has settled once and for all about its lanes.
+#[derive(Clone, Debug)]
+pub struct LaneSettings {
+    /// The join.
+    pub settings: Settings,
+    /// Events more than this ahead of their record are dead letters; `None` is no limit.
+    pub max_ahead_ms: Option<i64>,
+    /// The generation's secret, from which hash keys are made.
+    pub secret: [u8; 16],
+    /// Number of topics that feed a lane.
+    pub topics: usize,
+}
+
+/// Where a lane goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resume {
+    /// The frontier of the last commit.
+    pub frontier: i64,
+    /// Counters of the last commit.
+    pub counters: Counters,
+}
+
+/// What has been read up to the lane's position. Functions of the log position: a replay does not
+/// change them (invariant HONEST).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events that were decoded (a record may hold several).
+    pub events: u64,
+    /// Events that a filter refused.
+    pub filtered: u64,
+    /// Records and events in the dead-letter output.
+    pub dead: u64,
+    /// Events in the late output.
+    pub late: u64,
+    /// Events that were there before.
+    pub duplicates: u64,
+}
+
+/// Why an event is in the late output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateReason {
+    /// A group that it could need has gone.
+    ClosedEpoch,
+    /// Its request has too many facts in its epoch.
+    MaxFacts,
+}
+
+impl LateReason {
+    /// The stable code in late outputs.
+    pub fn code(self) -> &'static str {
+        match self {
+            LateReason::ClosedEpoch => "closed_epoch",
+            LateReason::MaxFacts => "max_facts",
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// A filter refused it.
+    Filtered,
+    /// It goes to the dead-letter output.
+    Dead(DeadReason),
+    /// It goes to the late output; what could still be counted was.
+    Late(LateReason),
+    /// It was applied.
+    Counted,
+    /// It was there before.
+    Duplicate,
+}
+
+/// Whether members are written while a lane catches up with its last commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing to catch up with.
+    Live,
+    /// Members that an earlier run is certain to have written are counted only.
+    Rebuilding,
+    /// All members are written again.
+    RebuildingLoudly,
+}
+
+/// The stages of one lane.
+#[derive(Debug)]
+pub struct LanePipeline {
+    settings: LaneSettings,
+    hasher: RequestHasher,
+    symbols: Symbols,
+    watermark: Watermark,
+    join: Join,
+    aggregate: Aggregate,
+    counters: Counters,
+    mode: Mode,
+    scratch: Vec<u8>,
+}
+
+impl LanePipeline {
+    /// A lane without history.
+    pub fn new(settings: LaneSettings) -> Self {
+        Self::with(settings, Resume::default(), 0, Mode::Live)
+    }
+
+    /// A lane that must first be fed again everything from the recovery horizon to its last
+    /// commit, in the order of each topic, and then [`LanePipeline::rebuilt`].
+    ///
+    /// Facts of closed epochs are kept until the watermark passes them: a play at the start of
+    /// the first open epoch may match an impression of the closed one before (invariant WHOLE).
+    pub fn rebuild(settings: LaneSettings, resume: Resume, loudly: bool) -> Self {
+        let kept_from = settings.settings.oldest_needed_by(resume.frontier);
+        let mode = if loudly { Mode::RebuildingLoudly } else { Mode::Rebuilding };
+        Self::with(settings, resume, kept_from, mode)
+    }
+
+    fn with(settings: LaneSettings, resume: Resume, kept_from: i64, mode: Mode) -> Self {
+        let words = u128::from_le_bytes(settings.secret);
+        let seed = (words ^ (words >> 64)) as u64;
+        LanePipeline {
+            hasher: RequestHasher::new(settings.secret),
+            symbols: Symbols::new(seed, settings.settings.groupings),
+            watermark: Watermark::new(&settings.settings, settings.topics),
+            join: Join::new(&settings.settings, seed, resume.frontier, kept_from),
+            aggregate: Aggregate::new(seed),
+            counters: resume.counters,
+            mode,
+            scratch: Vec::new(),
+            settings,
+        }
+    }
+
+    /// One event of one topic, in the order of the topic. `values` are its slots as
+    /// [`crate::prepare`] numbers them.
+    pub fn event(&mut self, stream: &Stream, topic: usize, values: &[Value<'_>]) -> Verdict {
+        let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
+        else {
+            unreachable!("the decoder gives a request id and a time, or a dead letter");
+        };
+        let (request_id, time_ms) = (&**request_id, *time_ms);
+        let mut seen_ms = time_ms;
+        if let Value::Int(record_ms) = values[RECORD_TIME] {
+            if let Some(reason) = self.too_far_ahead(time_ms, record_ms) {
+                return self.dead(reason);
+            }
+            seen_ms = seen_ms.min(record_ms);
+        }
+        let request = self.hasher.key_of(request_id);
+        self.watermark.observe(topic, request, seen_ms);
+        let video = match stream.prepare(values) {
+            Prepared::Video(video) => video,
+            Prepared::Filtered => {
+                self.count(|c| c.filtered += 1);
+                return Verdict::Filtered;
+            }
+            Prepared::Dead(reason) => return self.dead(reason),
+        };
+        let join = &self.settings.settings;
+        // A play may be counted in the epoch of an impression that is a little younger.
+        let used_until = join.epoch_of(time_ms + join.early_ms);
+        let event = Event {
+            kind: stream.kind(),
+            request,
+            video: self.symbols.videos.intern(video.as_bytes(), used_until),
+            tuple: stream.tuple(values, used_until, &mut self.symbols, &mut self.scratch),
+            time_ms,
+        };
+        let late = join.epochs_needed(event.kind, time_ms).0 < self.join.frontier();
+        let mut members = self.aggregate.of_request(request_id, self.mode == Mode::Rebuilding);
+        let applied = self.join.apply(&event, &self.symbols, &mut members);
+        self.verdict(applied, late)
+    }
+
+    fn verdict(&mut self, applied: Applied, late: bool) -> Verdict {
+        let verdict = match applied {
+            Applied::TooManyFacts => Verdict::Late(LateReason::MaxFacts),
+            _ if late => Verdict::Late(LateReason::ClosedEpoch),
+            Applied::Duplicate => Verdict::Duplicate,
+            Applied::New => Verdict::Counted,
+        };
+        self.count(|counters| match verdict {
+            Verdict::Late(_) => counters.late += 1,
+            Verdict::Duplicate => counters.duplicates += 1,
+            _ => {}
+        });
+        verdict
+    }
+
+    fn too_far_ahead(&self, time_ms: i64, record_ms: i64) -> Option<DeadReason> {
+        let max_ahead_ms = self.settings.max_ahead_ms?;
+        let ahead_ms = time_ms - record_ms;
+        (ahead_ms > max_ahead_ms).then_some(DeadReason::TooFarAhead { ahead_ms, max_ahead_ms })
+    }
+
+    /// A record, or an event of one, that cannot be read.
+    pub fn malformed(&mut self) {
+        self.count_dead();
+    }
+
+    fn dead(&mut self, reason: DeadReason) -> Verdict {
+        self.count_dead();
+        Verdict::Dead(reason)
+    }
+
+    fn count_dead(&mut self) {
+        self.count(|counters| counters.dead += 1);
+    }
+
+    fn count(&mut self, change: impl FnOnce(&mut Counters)) {
+        if self.mode == Mode::Live {
+            change(&mut self.counters);
+        }
+    }
+
+    /// Counts events that were decoded.
+    pub fn decoded(&mut self, events: u64) {
+        self.count(|counters| counters.events += events);
+    }
+
+    /// A heartbeat: at `now_ms` a topic had nothing more to read.
+    pub fn nothing_to_read(&mut self, topic: usize, now_ms: i64) {
+        self.watermark.nothing_to_read(topic, now_ms);
+    }
+
+    /// The history has been fed again: the state is whole, and the lane goes on from its commit.
+    pub fn rebuilt(&mut self) {
+        self.mode = Mode::Live;
+    }
+
+    /// Whether the lane still catches up with its last commit.
+    pub fn is_rebuilding(&self) -> bool {
+        self.mode != Mode::Live
+    }
+
+    /// Ends a batch: what must be durable before its offsets are committed.
+    pub fn batch(&mut self) -> LaneBatch<'_> {
+        debug_assert!(!self.is_rebuilding(), "no count is written from a group that is not whole");
+        let cells = self.aggregate.changes();
+        LaneBatch { cells, lane: self }
+    }
+
+    /// The batch is durable. Drops the epochs that are gone by now, and with them their symbols.
+    pub fn advance(&mut self) {
+        self.aggregate.forget_requests();
+        self.let_time_pass();
+    }
+
+    /// While rebuilding: drops facts that the watermark has passed. Writes nothing.
+    pub fn let_time_pass(&mut self) {
+        let Some(watermark_ms) = self.watermark.advance() else { return };
+        let before = self.join.kept_from();
+        self.join.drop_before(watermark_ms);
+        self.aggregate.drop_before(self.join.frontier());
+        if self.join.kept_from() > before {
+            self.symbols.sweep(self.join.kept_from());
+        }
+    }
+
+    /// All cells of open epochs, to be compared with the store after a rebuild.
+    pub fn open_cells(&self) -> impl Iterator<Item = CellView<'_>> {
+        self.aggregate.open_cells().map(|cell| self.view(&cell))
+    }
+
+    fn view(&self, cell: &CellChange) -> CellView<'_> {
+        let settings = &self.settings.settings;
+        let epoch_start_ms = cell.epoch * settings.longest_ms() + i64::from(cell.start_offset_ms);
+        CellView {
+            video: self.symbols.video_text(cell.video),
+            slice: self.symbols.slice_text(cell.slice),
+            epoch_start_ms,
+            epoch_ms: settings.epochs_ms[cell.length as usize],
+            counts: cell.counts,
+        }
+    }
+
+    /// The first epoch that is open, as a number of longest epochs since 1970.
+    pub fn frontier(&self) -> i64 {
+        self.join.frontier()
+    }
+
+    /// The watermark, milliseconds since 1970 UTC.
+    pub fn watermark_ms(&self) -> Option<i64> {
+        self.watermark.reached_ms()
+    }
+
+    /// The largest event time read from a topic: on catch-up the topic that is ahead waits.
+    pub fn progress_ms(&self, topic: usize) -> Option<i64> {
+        self.watermark.progress_ms(topic)
+    }
+
+    /// What has been read up to the lane's position.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How large the state is, symbols and cells included.
+    pub fn size(&self) -> StateSize {
+        let mut size = self.join.size();
+        size.memory_bytes += self.symbols.memory_bytes() + self.aggregate.memory_bytes();
+        size
+    }
+
+    /// The settings of the join.
+    pub fn settings(&self) -> &Settings {
+        &self.settings.settings
+    }
+}
+
+/// A cell with its texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellView<'a> {
+    /// Start of the cell's epoch.
+    pub epoch_start_ms: i64,
+    /// Length of the cell's epoch.
+    pub epoch_ms: i64,
+    /// The slice as JSON, empty for the empty slice.
+    pub slice: &'a str,
+    /// The video.
+    pub video: &'a str,
+    /// Cardinalities of this lane's part of the cell's sets.
+    pub counts: CellCounts,
+}
+
+
+/// What a batch must write: each changed cell once.
+pub struct LaneBatch<'a> {
+    cells: Vec<CellChange>,
+    lane: &'a LanePipeline,
+}
+
+/// A changed cell and the members that the batch adds to it, as chunks (empty: none).
+pub struct ChangedCell<'a> {
+    /// The cell and its counts after the batch.
+    pub cell: CellView<'a>,
+    /// Chunk of new members of the impressions.
+    pub impressions: Vec<u8>,
+    /// Chunk of new members of the plays.
+    pub plays: Vec<u8>,
+}
+
+impl LaneBatch<'_> {
+    /// Number of changed cells.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether nothing has to be written.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// The changed cells.
+    pub fn cells(&self) -> impl Iterator<Item = ChangedCell<'_>> {
+        self.cells.iter().map(|change| ChangedCell {
+            cell: self.lane.view(change),
+            impressions: self.chunk(&change.impressions),
+            plays: self.chunk(&change.plays),
+        })
+    }
+
+    fn chunk(&self, requests: &[u32]) -> Vec<u8> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        chunk::encode(requests.iter().map(|r| self.lane.aggregate.request(*r)))
+    }
+}

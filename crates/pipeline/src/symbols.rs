@@ -1,0 +1,244 @@
+//! Small numbers in place of texts: videos, slices, and tuples of slices.
+//!
+//! The join compares and stores videos and slices millions of times a second, so each text gets a
+//! number while some open epoch uses it. When an epoch goes, numbers that no open epoch uses go
+//! with it and are given out again: without that, a year of new videos would stay in memory.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+
+/// Texts and their numbers.
+#[derive(Debug)]
+pub struct Interner {
+    hasher: FixedState,
+    table: HashTable<u32>,
+    texts: Vec<Box<[u8]>>,
+    /// Newest epoch in which each number was used; `i64::MIN` marks a number that is free.
+    last_used: Vec<i64>,
+    free: Vec<u32>,
+    bytes: usize,
+}
+
+impl Interner {
+    /// An empty one. The seed comes from the generation's secret, so that nobody can craft texts
+    /// that collide.
+    pub fn new(seed: u64) -> Self {
+        Interner {
+            hasher: FixedState::with_seed(seed),
+            table: HashTable::new(),
+            texts: Vec::new(),
+            last_used: Vec::new(),
+            free: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The number of a text that is in use until `epoch` has gone.
+    #[inline]
+    pub fn intern(&mut self, text: &[u8], epoch: i64) -> u32 {
+        let hash = self.hasher.hash_one(text);
+        let found = self.table.find(hash, |number| &*self.texts[*number as usize] == text);
+        if let Some(&number) = found {
+            let last = &mut self.last_used[number as usize];
+            if *last < epoch {
+                *last = epoch;
+            }
+            return number;
+        }
+        self.insert(hash, text, epoch)
+    }
+
+    /// The number of a text that is already known to be in use at `epoch`.
+    #[inline]
+    fn find_used(&self, text: &[u8], epoch: i64) -> Option<u32> {
+        let hash = self.hasher.hash_one(text);
+        let number = *self.table.find(hash, |n| &*self.texts[*n as usize] == text)?;
+        (self.last_used[number as usize] >= epoch).then_some(number)
+    }
+
+    #[cold]
+    fn insert(&mut self, hash: u64, text: &[u8], epoch: i64) -> u32 {
+        self.bytes += text.len();
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.texts[number as usize] = text.into();
+                self.last_used[number as usize] = epoch;
+                number
+            }
+            None => {
+                let number = u32::try_from(self.texts.len()).expect("fewer than 2^32 texts");
+                self.texts.push(text.into());
+                self.last_used.push(epoch);
+                number
+            }
+        };
+        let (texts, hasher) = (&self.texts, &self.hasher);
+        self.table.insert_unique(hash, number, |n| hasher.hash_one(&*texts[*n as usize]));
+        number
+    }
+
+    /// The text of a number.
+    #[inline]
+    pub fn bytes_of(&self, number: u32) -> &[u8] {
+        &self.texts[number as usize]
+    }
+
+    /// Frees every number that was last used before `oldest_epoch`.
+    pub fn sweep(&mut self, oldest_epoch: i64) {
+        for number in 0..self.last_used.len() {
+            let last = self.last_used[number];
+            if last == i64::MIN || last >= oldest_epoch {
+                continue;
+            }
+            let hash = self.hasher.hash_one(&*self.texts[number]);
+            if let Ok(entry) = self.table.find_entry(hash, |n| *n as usize == number) {
+                entry.remove();
+            }
+            self.bytes -= self.texts[number].len();
+            self.texts[number] = Box::default();
+            self.last_used[number] = i64::MIN;
+            self.free.push(number as u32);
+        }
+    }
+
+    /// Texts in use.
+    pub fn len(&self) -> usize {
+        self.texts.len() - self.free.len()
+    }
+
+    /// Whether no text is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory held, in bytes, allocator overhead not counted.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + self.texts.capacity() * 16 + self.last_used.capacity() * 8
+            + self.free.capacity() * 4 + self.table.allocation_size()
+    }
+}
+
+/// The symbols of one lane (or, in a backfill, of one thread).
+#[derive(Debug)]
+pub struct Symbols {
+    /// Video ids after the transform.
+    pub videos: Interner,
+    /// Slices as compact JSON.
+    pub slices: Interner,
+    /// Tuples of slices, by the attribute values that make them.
+    tuples: Interner,
+    groupings: usize,
+    /// The slices of each tuple, flat: `groupings` numbers a tuple.
+    flat: Vec<u32>,
+}
+
+impl Symbols {
+    /// For a number of grouping sets.
+    pub fn new(seed: u64, groupings: usize) -> Self {
+        Symbols {
+            videos: Interner::new(seed),
+            slices: Interner::new(seed),
+            tuples: Interner::new(seed),
+            groupings,
+            flat: Vec::new(),
+        }
+    }
+
+    /// The tuple of an event. `values` are the bytes of all attribute values that slices use;
+    /// `write_slice` writes the JSON text of one grouping set's slice, and is asked only where
+    /// these values are new in this epoch.
+    #[inline]
+    pub fn tuple(
+        &mut self,
+        values: &[u8],
+        epoch: i64,
+        write_slice: impl FnMut(usize, &mut Vec<u8>),
+    ) -> u32 {
+        match self.tuples.find_used(values, epoch) {
+            Some(tuple) => tuple,
+            None => self.insert_tuple(values, epoch, write_slice),
+        }
+    }
+
+    #[cold]
+    fn insert_tuple(
+        &mut self,
+        values: &[u8],
+        epoch: i64,
+        mut write_slice: impl FnMut(usize, &mut Vec<u8>),
+    ) -> u32 {
+        let tuple = self.tuples.intern(values, epoch);
+        let start = tuple as usize * self.groupings;
+        if self.flat.len() < start + self.groupings {
+            self.flat.resize(start + self.groupings, 0);
+        }
+        let mut text = Vec::new();
+        for grouping in 0..self.groupings {
+            text.clear();
+            write_slice(grouping, &mut text);
+            self.flat[start + grouping] = self.slices.intern(&text, epoch);
+        }
+        tuple
+    }
+
+    /// The slices of a tuple, in the order of the grouping sets.
+    #[inline]
+    pub fn slices_of(&self, tuple: u32) -> &[u32] {
+        let start = tuple as usize * self.groupings;
+        &self.flat[start..start + self.groupings]
+    }
+
+    /// Text of a video. Videos are interned from `str`s.
+    pub fn video_text(&self, video: u32) -> &str {
+        std::str::from_utf8(self.videos.bytes_of(video)).expect("videos are interned from str")
+    }
+
+    /// Text of a slice. Slices are interned from `str`s.
+    pub fn slice_text(&self, slice: u32) -> &str {
+        std::str::from_utf8(self.slices.bytes_of(slice)).expect("slices are interned from str")
+    }
+
+    /// Frees what no epoch at or after `oldest_epoch` uses.
+    pub fn sweep(&mut self, oldest_epoch: i64) {
+        self.videos.sweep(oldest_epoch);
+        self.tuples.sweep(oldest_epoch);
+        self.slices.sweep(oldest_epoch);
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.videos.memory_bytes() + self.slices.memory_bytes() + self.tuples.memory_bytes()
+            + self.flat.capacity() * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_lives_as_long_as_an_epoch_uses_it() {
+        let mut videos = Interner::new(1);
+        let (a, b) = (videos.intern(b"a", 1), videos.intern(b"b", 2));
+        assert_eq!(videos.intern(b"a", 3), a);
+        videos.sweep(3);
+        assert_eq!((videos.len(), videos.bytes_of(a)), (1, &b"a"[..]));
+        assert_eq!(videos.intern(b"c", 3), b, "the freed number is given out again");
+        assert_ne!(videos.intern(b"b", 3), b);
+    }
+
+    #[test]
+    fn a_tuple_that_takes_a_freed_number_has_its_own_slices() {
+        let mut symbols = Symbols::new(1, 2);
+        let write = |values: &'static [u8]| {
+            move |grouping: usize, out: &mut Vec<u8>| out.push(values[grouping])
+        };
+        let old = symbols.tuple(b"xy", 1, write(b"xy"));
+        symbols.sweep(2);
+        let new = symbols.tuple(b"pq", 2, write(b"pq"));
+        assert_eq!(old, new);
+        let texts: Vec<_> = symbols.slices_of(new).iter().map(|s| symbols.slice_text(*s)).collect();
+        assert_eq!(texts, ["p", "q"]);
+    }
+}

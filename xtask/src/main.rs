@@ -1,0 +1,2 @@
+//! One entry for every chore: test, tidy, bench.
+fn main() {}
