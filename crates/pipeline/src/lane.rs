@@ -38,7 +38,7 @@ pub struct Resume {
 
 /// What has been read up to the lane's position. Functions of the log position: a replay does not
 /// change them (invariant HONEST).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Events that were decoded (a record may hold several).
     pub events: u64,

@@ -24,6 +24,9 @@ pub const HEADERS: usize = 5;
 /// Slot of the first declared attribute; the others follow in the order of declaration.
 pub const ATTRIBUTES: usize = 6;
 
+/// Attribute values of one event that may name slices, in bytes.
+const MAX_SLICE_BYTES: usize = 4096;
+
 /// What expressions can name: the six standard names, then the declared attributes.
 pub fn environment(attributes: &[Declared]) -> Environment {
     let standard = [
@@ -72,6 +75,9 @@ pub enum DeadReason {
     /// The transform gave a text that is no video id.
     #[error("[transform] video gave an id of {0} bytes; 1 to 1024 are allowed")]
     VideoLength(usize),
+    /// The attributes of the slices are too long to name a cell.
+    #[error("the attributes of the slices have {0} bytes; at most 4096 can name a slice")]
+    SliceLength(usize),
 }
 
 /// How the events of one stream (impressions or plays) become countable.
@@ -156,6 +162,11 @@ impl Stream {
                 Err(error) => return dead("filter", filter.source(), error.to_string()),
             }
         }
+        if !self.slice_slots.is_empty()
+            && let Some(bytes) = self.slice_too_long(values)
+        {
+            return Prepared::Dead(DeadReason::SliceLength(bytes));
+        }
         let Some(transform) = &self.video else {
             return match &values[VIDEO] {
                 Value::String(video) => Prepared::Video(Cow::Borrowed(video)),
@@ -167,6 +178,15 @@ impl Stream {
             Ok(video) => Prepared::Dead(DeadReason::VideoLength(video.len())),
             Err(error) => dead("[transform] video", transform.source(), error.to_string()),
         }
+    }
+
+    fn slice_too_long(&self, values: &[Value<'_>]) -> Option<usize> {
+        let bytes_of = |slot: &usize| match &values[*slot] {
+            Value::String(text) => text.len(),
+            _ => 8,
+        };
+        let bytes: usize = self.slice_slots.iter().map(bytes_of).sum();
+        (bytes > MAX_SLICE_BYTES).then_some(bytes)
     }
 
     /// The number of the event's tuple of slices. `scratch` is cleared and used.

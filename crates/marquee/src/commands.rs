@@ -1,0 +1,59 @@
+//! The command line: what can be asked for, and what exit codes mean.
+
+mod backfill;
+mod check;
+mod failure;
+mod generate;
+
+pub use failure::Failure;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// What people were shown, joined with what they chose, as exact sets, while it happens.
+#[derive(Debug, Parser)]
+#[command(name = "marquee", version, about, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done; 1 it ran and failed; 2 wrong usage or configuration.\n\
+    Start with:  marquee demo")]
+pub struct Cli {
+    /// Log more (to standard error; RUST_LOG chooses in detail)
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Count files that end: NDJSON (plain, gzip, Zstandard, `-` for standard input) or Parquet
+    Backfill(backfill::Arguments),
+    /// Check a configuration and show what it means
+    Check(check::Arguments),
+    /// Write invented impressions and plays, the same for the same flags on every machine
+    Generate(generate::Arguments),
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration (docs/configuration.md)
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl ConfigArgument {
+    fn load(&self) -> Result<crate::config::Config, Failure> {
+        crate::config::Config::load(&self.config).map_err(Failure::Config)
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Backfill(arguments) => arguments.run(),
+            Command::Check(arguments) => arguments.run(),
+            Command::Generate(arguments) => arguments.run(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `marquee backfill`: files that end, counted at once.
+
+use super::{ConfigArgument, Failure};
+use crate::config::Config;
+use crate::wiring;
+use indicatif::{ProgressBar, ProgressStyle};
+use marquee_model::Kind;
+use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome};
+use marquee_sinks::cells;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Files of impressions
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    impressions: Vec<PathBuf>,
+    /// Files of plays
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    plays: Vec<PathBuf>,
+    /// Write all cells to a .csv or .parquet file; without it, into the configured store
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Threads (default: [runtime] threads, or one for each core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Write bad records here, as NDJSON
+    #[arg(long, value_name = "FILE")]
+    dead: Option<PathBuf>,
+    /// Fail (exit code 1) if there is a bad record
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.config.load()?;
+        let plan = wiring::plan(&config)?;
+        self.check()?;
+        let started = Instant::now();
+        let dead = match &self.dead {
+            Some(path) => DeadLetters::to_file(path).map_err(|e| Failure::Usage(e.to_string()))?,
+            None => DeadLetters::default(),
+        };
+        let of_kind = |kind, paths: &[PathBuf]| {
+            paths.iter().map(|path| (kind, path.clone())).collect::<Vec<_>>()
+        };
+        let inputs =
+            [of_kind(Kind::Impression, &self.impressions), of_kind(Kind::Play, &self.plays)].concat();
+        let backfill = Backfill {
+            plan: &plan,
+            inputs,
+            threads: self.threads.map_or_else(|| wiring::threads(&config), usize::from),
+            memory_bytes: config.runtime.memory_bytes / 2,
+            secret: wiring::secret(),
+            dead,
+            with_members: self.out.is_none(),
+        };
+        let bar = progress_bar();
+        let outcome = backfill.run(&|read, total| show(&bar, read, total)).map_err(failure)?;
+        bar.finish_and_clear();
+        self.write(&config, &plan, &outcome)?;
+        let summary = outcome.summary;
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!(
+            "{} events, {} filtered, {} dead, {} cells, {seconds:.2} seconds",
+            summary.events,
+            summary.filtered,
+            summary.dead,
+            outcome.rows.len()
+        );
+        if self.strict && summary.dead > 0 {
+            return Err(Failure::Failed(format!("{} bad records, and --strict", summary.dead)));
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let stdin = [&self.impressions, &self.plays].into_iter().flatten();
+        if stdin.filter(|path| path.as_os_str() == "-").count() > 1 {
+            let words = "standard input (`-`) can be read once; give the other input as a file";
+            return Err(Failure::Usage(words.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        config: &Config,
+        plan: &marquee_runtime::Plan,
+        outcome: &Outcome,
+    ) -> Result<(), Failure> {
+        match &self.out {
+            Some(path) => {
+                let with_length = plan.settings.epochs_ms.len() > 1;
+                cells::write_file(path, &outcome.rows, with_length).map_err(Failure::failed)
+            }
+            None => {
+                let _ = config;
+                Err(Failure::Usage("give --out".to_owned()))
+            }
+        }
+    }
+}
+
+fn failure(error: BackfillError) -> Failure {
+    match error {
+        // Found before anything was started.
+        BackfillError::Input(marquee_sources::files::FileError::Open { .. }) => {
+            Failure::Usage(error.to_string())
+        }
+        other => Failure::failed(other),
+    }
+}
+
+/// A bar with rate and time left, on a terminal only.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, read: u64, total: Option<u64>) {
+    if bar.is_hidden() {
+        return;
+    }
+    bar.set_length(total.unwrap_or(read));
+    bar.set_position(read);
+}

@@ -1,0 +1,128 @@
+//! The checks that take more than one key.
+
+use super::value::identifiers;
+use super::walk::shown;
+use super::{Config, EpochOfPlay, Fault, LogKind};
+use marquee_model::format_duration_ms;
+
+/// An event counts in at most this many cells.
+const MAX_FAN_OUT: usize = 64;
+
+/// Faults between the keys of a configuration. `earlier` are those of single keys: a key that has
+/// one is not judged again, in neither stream, or one mistake would be reported twice.
+pub(super) fn faults(config: &Config, earlier: &[Fault]) -> Vec<Fault> {
+    let checks = [shared_topic, undeclared_slices, fan_out, other_types, retention, folders];
+    let mut faults: Vec<Fault> = checks.into_iter().flat_map(|check| check(config)).collect();
+    let in_section = |fault: &Fault| match fault.key.split_once('.') {
+        Some((_, key)) => key.to_owned(),
+        None => fault.key.clone(),
+    };
+    let earlier: Vec<String> = earlier.iter().map(in_section).collect();
+    faults.retain(|fault| !earlier.iter().any(|key| key.starts_with(&in_section(fault))));
+    faults
+}
+
+/// Two kinds in one topic are told apart by `where`; without it each record is read as both.
+fn shared_topic(config: &Config) -> Vec<Fault> {
+    let streams = [("impressions", &config.impressions), ("plays", &config.plays)];
+    if config.impressions.topic != config.plays.topic {
+        return Vec::new();
+    }
+    let lacking = streams.into_iter().filter(|(_, stream)| stream.where_.is_empty());
+    lacking
+        .map(|(kind, stream)| {
+            let key = format!("{kind}.where");
+            let found = format!("none, while both kinds share the topic {}", shown(&stream.topic));
+            let expected = "an expression that picks the records of this kind";
+            let example = format!("'kind == \"{}\"'", kind.trim_end_matches('s'));
+            config
+                .fault(&key, &found, expected, &example)
+                .with_hint("otherwise every record is read as an impression and as a play")
+        })
+        .collect()
+}
+
+/// The streams whose attributes slices are made of: a play that counts in its impressions' cells
+/// needs none of its own.
+fn undeclared_slices(config: &Config) -> Vec<Fault> {
+    let mut streams = vec![("impressions", &config.impressions)];
+    if config.join.epoch_of_play == EpochOfPlay::Play {
+        streams.push(("plays", &config.plays));
+    }
+    let mut faults = Vec::new();
+    for (kind, stream) in streams {
+        for name in sliced(config) {
+            if stream.attribute(name).is_none() {
+                let expected = format!("an attribute declared in [{kind}]");
+                let example = format!("attributes = {{ {name} = \"string?\" }}");
+                faults.push(config.fault("transform.slices", &shown(name), &expected, &example));
+            }
+        }
+    }
+    faults
+}
+
+/// The names of all attributes in slices, each once.
+fn sliced(config: &Config) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        config.transform.slices.iter().flatten().map(String::as_str).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn fan_out(config: &Config) -> Vec<Fault> {
+    let (slices, epochs) = (config.transform.slices.len(), config.aggregate.epochs_ms.len());
+    if slices * epochs <= MAX_FAN_OUT {
+        return Vec::new();
+    }
+    let found = format!("{slices} slices x {epochs} lengths of epochs");
+    let expected = format!("at most {MAX_FAN_OUT} cells for each event");
+    vec![
+        config
+            .fault("transform.slices", &found, &expected, "")
+            .with_hint("count fewer slices, or fewer lengths of epochs"),
+    ]
+}
+
+/// An attribute of two types cannot name one slice, nor stand in an expression over both kinds.
+fn other_types(config: &Config) -> Vec<Fault> {
+    let in_transform = identifiers(&config.transform.video.source);
+    let sliced = sliced(config);
+    let mut faults = Vec::new();
+    for play in &config.plays.attributes {
+        let used = [&in_transform, &sliced].iter().any(|names| names.contains(&play.name.as_str()));
+        let impression = config.impressions.attribute(&play.name);
+        if let Some(impression) = impression.filter(|other| used && other.ty != play.ty) {
+            let key = format!("plays.attributes.{}", play.name);
+            let (found, type_name) = (shown(play.ty.name()), impression.ty.name());
+            let expected = format!("{type_name:?} as in [impressions], since [transform] uses it");
+            faults.push(config.fault(&key, &found, &expected, ""));
+        }
+    }
+    faults
+}
+
+/// A cell that may still get members must not be dropped.
+fn retention(config: &Config) -> Vec<Fault> {
+    let join = &config.join;
+    let horizon_ms =
+        config.aggregate.longest_ms() + join.within_ms + join.early_ms + join.lateness_ms;
+    let Some(kept_ms) = config.store.retention_ms.filter(|kept_ms| *kept_ms < horizon_ms) else {
+        return Vec::new();
+    };
+    let found = shown(&format_duration_ms(kept_ms));
+    let horizon = format_duration_ms(horizon_ms);
+    let expected = format!("at least {horizon} (longest epoch + within + early + lateness)");
+    let hint = "a shorter one would drop cells that still change; \"\" keeps them for ever";
+    vec![config.fault("store.retention", &found, &expected, "\"30d\"").with_hint(hint)]
+}
+
+/// Log and store are two databases, and each wants its folder for itself.
+fn folders(config: &Config) -> Vec<Fault> {
+    if config.log.kind != LogKind::Embedded || config.log.path != config.store.path {
+        return Vec::new();
+    }
+    let found = "the folder of the log";
+    vec![config.fault("store.path", found, "a folder of its own", "\"data/store\"")]
+}

@@ -1,0 +1,335 @@
+//! Reads each section: asks the walker for every key there is, with its bounds.
+//!
+//! What one key can say about itself is checked here; what takes two keys is in `check.rs`.
+
+use super::defaults::names;
+use super::value::{BUILT_IN, Properties, is_broker_list, is_identifier, is_topic, parse_path};
+use super::walk::{Item, Section};
+use super::{
+    Aggregate, Attribute, AttributeType, Collector, Config, Expression, Http, Idle, Join, Log,
+    Origin, Runtime, Store, Stream, Transform,
+};
+use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const SECOND_MS: i64 = 1000;
+const HOUR_MS: i64 = 3600 * SECOND_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+const MAX_EPOCHS: usize = 4;
+
+/// Reads the whole file. Wrong values are noted by the walker and read as their default.
+pub(super) fn config(root: &Section<'_>, base_dir: &Path, file: &str) -> Config {
+    let config = Config {
+        log: root.section("log", |section| log(section, base_dir)),
+        impressions: root.section("impressions", |section| stream(section, "impressions")),
+        plays: root.section("plays", |section| stream(section, "plays")),
+        join: root.section("join", join),
+        transform: root.section("transform", transform),
+        aggregate: root.section("aggregate", aggregate),
+        store: root.section("store", |section| store(section, base_dir)),
+        runtime: root.section("runtime", runtime),
+        http: root.section("http", http),
+        collector: root.section("collector", collector),
+        origin: Origin { file: file.into(), lines: BTreeMap::new() },
+    };
+    root.refuse_unknown();
+    config
+}
+
+fn log(section: &Section<'_>, base_dir: &Path) -> Log {
+    let default = Log::default();
+    let brokers = |text: &str| is_broker_list(text).then(|| text.to_owned());
+    let group = |text: &str| (1..=249).contains(&text.len()).then(|| text.to_owned());
+    Log {
+        kind: section.choice("kind", default.kind, names::LOG_KIND),
+        path: folder(section, "path", base_dir, default.path),
+        lanes: section.integer("lanes", default.lanes, 1..=1024),
+        brokers: section
+            .parsed("brokers", "host:port, several with commas", r#""kafka-1:9092""#, brokers)
+            .unwrap_or(default.brokers),
+        group: section
+            .parsed("group", "a text of 1 to 249 bytes", r#""marquee""#, group)
+            .unwrap_or(default.group),
+        partitioner: section.choice("partitioner", default.partitioner, names::PARTITIONER),
+        properties: Properties(section.item("properties").map(properties).unwrap_or_default()),
+    }
+}
+
+/// Settings that the program makes itself, with what to do instead.
+const OWN_PROPERTIES: [(&str, &str); 4] = [
+    ("bootstrap.servers", "write it as `brokers`"),
+    ("group.id", "write it as `group`"),
+    ("enable.auto.commit", "offsets are committed only after the store has the results"),
+    ("enable.auto.offset.store", "offsets are committed only after the store has the results"),
+];
+
+fn properties(item: Item<'_>) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    if item.table("{ security.protocol = \"ssl\" }").is_some() {
+        flatten(&item, "", &mut properties);
+    }
+    properties
+}
+
+/// `security.protocol` without quotes is a table in a table to TOML; it means the dotted name.
+fn flatten(item: &Item<'_>, prefix: &str, properties: &mut BTreeMap<String, String>) {
+    let Some(table) = item.as_section() else { return };
+    for item in table.items() {
+        let name = format!("{prefix}{}", item.name);
+        if let Some((_, instead)) = OWN_PROPERTIES.iter().find(|(own, _)| *own == name) {
+            item.refuse::<()>("a property that marquee does not set itself", "", Some(instead));
+        } else if let Some(text) = item.as_text() {
+            properties.insert(name, text.to_owned());
+        } else if item.as_section().is_some() {
+            flatten(&item, &format!("{name}."), properties);
+        } else {
+            item.refuse::<()>("a text", r#""ssl""#, Some("write the value in quotes"));
+        }
+    }
+}
+
+fn stream(section: &Section<'_>, kind: &str) -> Stream {
+    let default = Stream::of_topic(kind);
+    let topic = |text: &str| is_topic(text).then(|| text.to_owned());
+    let rule = "a topic of 1 to 249 of a-z, A-Z, 0-9, dot, underscore and minus";
+    let explode = |text: &str| match text {
+        "" => Some(None),
+        _ => parse_path(text).map(Some),
+    };
+    Stream {
+        topic: section
+            .parsed("topic", rule, &format!("{:?}", default.topic), topic)
+            .unwrap_or(default.topic),
+        where_: expression(section, "where", r#"'kind == "play"'"#),
+        explode: section.parsed("explode", PATH, r#""ctx.videos""#, explode).flatten(),
+        request_id: path(section, "request_id", default.request_id),
+        video: path(section, "video", default.video),
+        time: path(section, "time", default.time),
+        time_unit: section.choice("time_unit", default.time_unit, names::TIME_UNIT),
+        attributes: section.item("attributes").map(attributes).unwrap_or_default(),
+        filter: expression(section, "filter", r#"'device != "console"'"#),
+    }
+}
+
+const PATH: &str = "a path: keys with dots between them";
+const TYPE: &str = "a type: string, int, double or bool, with ? where it may be absent";
+
+fn path(section: &Section<'_>, key: &'static str, default: Vec<String>) -> Vec<String> {
+    section.parsed(key, PATH, r#""ctx.request.id""#, parse_path).unwrap_or(default)
+}
+
+fn expression(section: &Section<'_>, key: &'static str, example: &str) -> Expression {
+    let Some(item) = section.item(key) else { return Expression::default() };
+    let source =
+        item.parsed("a CEL expression in quotes", example, |text| Some(text.trim().into()));
+    Expression { source: source.unwrap_or_default(), line: item.line }
+}
+
+fn attributes(item: Item<'_>) -> Vec<Attribute> {
+    item.table("{ device = \"string?\" }");
+    let items = item.as_section().map(|table| table.items()).unwrap_or_default();
+    let mut attributes: Vec<Attribute> = items.into_iter().filter_map(attribute).collect();
+    attributes.sort_by(|a, b| a.name.cmp(&b.name));
+    attributes
+}
+
+fn attribute(item: Item<'_>) -> Option<Attribute> {
+    if !is_identifier(&item.name) {
+        let expected = "letters, digits and underscores that are no word of CEL";
+        return item.refuse_found(&format!("the name `{}`", item.name), expected, "device");
+    }
+    if BUILT_IN.contains(&item.name.as_str()) {
+        let found = format!("the name `{}`", item.name);
+        return item.refuse_found(&found, "a name that events do not have anyway", "device");
+    }
+    let default_path = vec![item.name.clone()];
+    let (path, (ty, optional)) = if let Some(table) = item.as_section() {
+        let path = path(&table, "path", default_path);
+        let ty = match table.item("type") {
+            Some(ty) => ty.parsed(TYPE, r#""string?""#, attribute_type),
+            None => item.refuse_found("no type", TYPE, r#"{ path = "a.b", type = "int?" }"#),
+        };
+        table.refuse_unknown();
+        (path, ty.unwrap_or(UNREADABLE))
+    } else {
+        let ty = item.parsed(TYPE, r#""string?""#, attribute_type);
+        (default_path, ty.unwrap_or(UNREADABLE))
+    };
+    Some(Attribute { name: item.name, path, ty, optional })
+}
+
+/// Stands for a type that has its fault already, so that the name counts as declared and slices
+/// that use it raise no second one.
+const UNREADABLE: (AttributeType, bool) = (AttributeType::String, true);
+
+fn attribute_type(text: &str) -> Option<(AttributeType, bool)> {
+    let (name, optional) = match text.strip_suffix('?') {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    let (_, ty) = names::ATTRIBUTE_TYPE.iter().find(|(known, _)| *known == name)?;
+    Some((*ty, optional))
+}
+
+fn join(section: &Section<'_>) -> Join {
+    let default = Join::default();
+    let match_ = section.choice("match", default.match_, names::MATCH);
+    let impressions = section.choice("impressions", default.impressions, names::IMPRESSIONS);
+    let of_play = section.choice("epoch_of_play", default.epoch_of_play, names::EPOCH_OF_PLAY);
+    let within_ms = section.duration("within", default.within_ms, 0..=7 * DAY_MS);
+    Join {
+        match_,
+        impressions,
+        epoch_of_play: of_play,
+        within_ms,
+        early_ms: section.duration("early", default.early_ms, 0..=DAY_MS),
+        lateness_ms: section.duration("lateness", default.lateness_ms, 0..=7 * DAY_MS),
+        max_ahead_ms: section.duration("max_ahead", default.max_ahead_ms, 0..=7 * DAY_MS),
+        idle: idle(section, within_ms),
+        watermark_support: section.integer(
+            "watermark_support",
+            default.watermark_support,
+            1..=1024,
+        ),
+        max_facts: section.integer("max_facts", default.max_facts, 1..=16_000_000),
+    }
+}
+
+fn idle(section: &Section<'_>, within_ms: i64) -> Idle {
+    let grace = section.item("idle_grace");
+    let hold = section.item("idle").and_then(|item| item.choice(names::IDLE).map(|()| item));
+    if let (Some(_), Some(item)) = (&grace, &hold) {
+        let expected = "either idle or idle_grace";
+        item.refuse::<()>(expected, "", Some("held for ever, a topic has no grace: remove one"));
+    }
+    match hold {
+        Some(_) => Idle::Hold,
+        None => {
+            let ms = grace.and_then(|item| item.duration(HOUR_MS, 0..=31 * DAY_MS));
+            Idle::After { idle_grace_ms: ms.unwrap_or(within_ms) }
+        }
+    }
+}
+
+fn transform(section: &Section<'_>) -> Transform {
+    let default = Transform::default();
+    Transform {
+        video: expression(section, "video", r#"'show != null ? show : video'"#),
+        slices: section.item("slices").and_then(slices).unwrap_or(default.slices),
+    }
+}
+
+fn slices(item: Item<'_>) -> Option<Vec<Vec<String>>> {
+    const LISTS: &str = "lists of attribute names";
+    const EXAMPLE: &str = r#"[[], ["country"]]"#;
+    let mut slices: Vec<Vec<String>> = Vec::new();
+    for element in item.list(LISTS, EXAMPLE)? {
+        let mut slice: Vec<String> = Vec::new();
+        for name in element.list("a list of attribute names", r#"["country"]"#)? {
+            let text = name
+                .parsed("the name of an attribute", r#""country""#, |text| Some(text.to_owned()))?;
+            if slice.contains(&text) {
+                name.refuse::<()>("each attribute once in a slice", "", None);
+            } else {
+                slice.push(text);
+            }
+        }
+        slice.sort();
+        if slices.contains(&slice) {
+            let found = format!("the slice [{}] again", slice.join(", "));
+            element.refuse_found::<()>(&found, "each slice once, in whatever order", "");
+        } else {
+            slices.push(slice);
+        }
+    }
+    match slices.is_empty() {
+        true => item.refuse(&format!("{LISTS}, one at least"), "[[]]", None),
+        false => Some(slices),
+    }
+}
+
+fn aggregate(section: &Section<'_>) -> Aggregate {
+    match section.item("epochs").and_then(epochs) {
+        Some(epochs_ms) => Aggregate { epochs_ms },
+        None => Aggregate::default(),
+    }
+}
+
+fn epochs(item: Item<'_>) -> Option<Vec<i64>> {
+    const LIST: &str = "a list of 1 to 4 durations";
+    const EXAMPLE: &str = r#"["30m", "1m"]"#;
+    let elements = item.list(LIST, EXAMPLE)?;
+    if elements.is_empty() || elements.len() > MAX_EPOCHS {
+        return item.refuse_found(&format!("{} lengths", elements.len()), LIST, EXAMPLE);
+    }
+    let mut epochs_ms: Vec<i64> = Vec::new();
+    let mut readable = Vec::new();
+    for element in elements {
+        let Some(ms) = element.duration(HOUR_MS / 2, SECOND_MS..=31 * DAY_MS) else { continue };
+        match epochs_ms.contains(&ms) {
+            true => element.refuse("each length once", EXAMPLE, None).unwrap_or_default(),
+            false => epochs_ms.push(ms),
+        }
+        readable.push((ms, element));
+    }
+    let longest = epochs_ms.iter().copied().max()?;
+    for (_, element) in readable.iter().filter(|(ms, _)| longest % ms != 0) {
+        let expected =
+            format!("a length that divides the longest, {}", format_duration_ms(longest));
+        element.refuse::<()>(&expected, EXAMPLE, None);
+    }
+    epochs_ms.sort_by(|a, b| b.cmp(a));
+    Some(epochs_ms)
+}
+
+fn store(section: &Section<'_>, base_dir: &Path) -> Store {
+    let default = Store::default();
+    let members = section.item("members").and_then(|item| item.boolean(true));
+    Store {
+        kind: section.choice("kind", default.kind, names::STORE_KIND),
+        path: folder(section, "path", base_dir, default.path),
+        members: members.unwrap_or(default.members),
+        retention_ms: section
+            .item("retention")
+            .filter(|item| item.as_text() != Some(""))
+            .and_then(|item| item.duration(30 * DAY_MS, SECOND_MS..=MAX_EVENT_TIME_MS)),
+    }
+}
+
+fn folder(section: &Section<'_>, key: &'static str, base: &Path, default: PathBuf) -> PathBuf {
+    let example = format!("{:?}", default.display().to_string());
+    let folder = section.parsed(key, "a folder", &example, |text| {
+        (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+    });
+    base.join(folder.unwrap_or(default))
+}
+
+fn runtime(section: &Section<'_>) -> Runtime {
+    let default = Runtime::default();
+    Runtime {
+        threads: section.integer("threads", default.threads, 0..=256),
+        batch_interval_ms: section.duration(
+            "batch_interval",
+            default.batch_interval_ms,
+            1..=HOUR_MS,
+        ),
+        batch_events: section.integer("batch_events", default.batch_events, 1..=10_000_000),
+        memory_bytes: section.size("memory", default.memory_bytes, 64 << 20..=16 << 40),
+    }
+}
+
+fn http(section: &Section<'_>) -> Http {
+    let default = Http::default();
+    let example = format!("{:?}", default.listen.to_string());
+    let listen =
+        section.parsed("listen", "an IP address and a port", &example, |text| text.parse().ok());
+    Http { listen: listen.unwrap_or(default.listen) }
+}
+
+fn collector(section: &Section<'_>) -> Collector {
+    let default = Collector::default();
+    Collector {
+        max_body_bytes: section.size("max_body", default.max_body_bytes, 1 << 10..=1 << 30),
+    }
+}

@@ -1,0 +1,278 @@
+//! The configuration as plain structs: one for each section, fields named as the keys.
+//!
+//! Everything is parsed, bounded and defaulted here: who uses a `Config` never parses a text
+//! again, except the expressions, which are compiled by the caller. Durations are whole
+//! milliseconds and end in `_ms`, sizes whole bytes and end in `_bytes`, paths are resolved.
+//! docs/configuration.md is the same for those who write the file.
+
+use super::value::Properties;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A CEL expression as it stands in the file, not compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expression {
+    /// The text without blanks around it; empty where there is none.
+    pub source: String,
+    /// The line of its key, for [`Config::fault_at`](super::Config::fault_at).
+    pub line: usize,
+}
+
+impl Expression {
+    /// Whether there is no expression.
+    pub fn is_empty(&self) -> bool {
+        self.source.is_empty()
+    }
+}
+
+/// `[log]`: where records come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Which of the two logs is used; the keys of the other are checked and ignored.
+    pub kind: LogKind,
+    /// Embedded: the folder.
+    pub path: PathBuf,
+    /// Embedded: number of lanes, 1 to 1,024. In Kafka it is the number of partitions.
+    pub lanes: u32,
+    /// Kafka: `host:port`, several separated by commas.
+    pub brokers: String,
+    /// Kafka: the consumer group.
+    pub group: String,
+    /// Kafka: how the producers of both topics choose a partition. The embedded log always uses
+    /// murmur2; see [`Log::partitioner_in_force`].
+    pub partitioner: Partitioner,
+    /// Kafka: settings passed to the client as they are.
+    pub properties: Properties,
+}
+
+impl Log {
+    /// The partitioner that decides a request's lane in the log that is used.
+    pub fn partitioner_in_force(&self) -> Partitioner {
+        match self.kind {
+            LogKind::Embedded => Partitioner::Murmur2,
+            LogKind::Kafka => self.partitioner,
+        }
+    }
+}
+
+/// Which log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    /// Files in a folder of this process.
+    Embedded,
+    /// Apache Kafka.
+    Kafka,
+}
+
+/// A documented function from a request id to a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioner {
+    /// Kafka's Java client and most others.
+    Murmur2,
+    /// librdkafka's default.
+    Crc32,
+}
+
+/// `[impressions]` and `[plays]`: how one kind of event is found in its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The topic; both kinds may share one, and then both have a `where_`.
+    pub topic: String,
+    /// Which records are of this kind, over the whole record before `explode`; empty: all.
+    pub where_: Expression,
+    /// Path of a list in the record: one event for each element. The other paths are then looked
+    /// up in the element first and in the record after that.
+    pub explode: Option<Vec<String>>,
+    /// Path of the request id.
+    pub request_id: Vec<String>,
+    /// Path of the video id.
+    pub video: Vec<String>,
+    /// Path of the event time.
+    pub time: Vec<String>,
+    /// How the event time is written.
+    pub time_unit: TimeUnit,
+    /// The fields that expressions and slices may use, sorted by name.
+    pub attributes: Vec<Attribute>,
+    /// Which events exist for what follows; empty: all.
+    pub filter: Expression,
+}
+
+impl Stream {
+    /// The declared attribute of that name.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|attribute| attribute.name == name)
+    }
+}
+
+/// A field with a declared type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name in expressions and slices, a CEL identifier.
+    pub name: String,
+    /// Where it stands in the record (or in the element of the exploded list).
+    pub path: Vec<String>,
+    /// Its type.
+    pub ty: AttributeType,
+    /// Whether it may be absent or null; it is null then.
+    pub optional: bool,
+}
+
+/// The type of an attribute; named in the file as in [`AttributeType::name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeType {
+    /// Text.
+    String,
+    /// A whole number of 64 bits with sign.
+    Int,
+    /// A number of 64 bits with fraction.
+    Double,
+    /// True or false.
+    Bool,
+}
+
+/// How an event time is written in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds since 1970 UTC.
+    S,
+    /// Milliseconds since 1970 UTC.
+    Ms,
+    /// Microseconds since 1970 UTC.
+    Us,
+    /// RFC 3339 text.
+    Rfc3339,
+}
+
+/// `[join]`: which impressions and plays belong together, and when state may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// What an impression and a play must share.
+    pub match_: Match,
+    /// Which impressions count.
+    pub impressions: JoinedImpressions,
+    /// Whose epoch and slice a play counts in.
+    pub epoch_of_play: EpochOfPlay,
+    /// A play matches up to this long after the impression, milliseconds.
+    pub within_ms: i64,
+    /// A play matches up to this long before the impression (skewed clocks), milliseconds.
+    pub early_ms: i64,
+    /// How far the watermark stays behind the newest event times, milliseconds.
+    pub lateness_ms: i64,
+    /// An event further ahead of its record time than this is a dead letter, milliseconds.
+    pub max_ahead_ms: i64,
+    /// What a topic with nothing to read does to the watermark.
+    pub idle: Idle,
+    /// How many distinct requests must have reached an event time before the watermark follows.
+    pub watermark_support: u32,
+    /// Facts that one request may have; what exceeds it goes to the late output.
+    pub max_facts: u32,
+}
+
+/// What an impression and a play must share to match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The request id and the transformed video.
+    RequestAndVideo,
+    /// The request id.
+    Request,
+}
+
+/// Which impressions are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinedImpressions {
+    /// Every one.
+    All,
+    /// Only those that match a play.
+    Joined,
+}
+
+/// Whose epoch and slice a play counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochOfPlay {
+    /// Those of every matching impression: plays / impressions is a rate over one cohort.
+    Impression,
+    /// Its own: when people watched.
+    Play,
+}
+
+/// What a topic with nothing to read does to the watermark of its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// It holds the watermark for so long, which then follows the clock.
+    After {
+        /// Milliseconds.
+        idle_grace_ms: i64,
+    },
+    /// It holds the watermark until it has something to read.
+    Hold,
+}
+
+/// `[transform]`: what an event counts under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transform {
+    /// The video to count under; empty: the video id itself.
+    pub video: Expression,
+    /// The grouping sets: lists of attribute names, each sorted. The empty list counts everybody.
+    pub slices: Vec<Vec<String>>,
+}
+
+/// `[aggregate]`: the windows of event time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// Lengths of epochs in milliseconds, the longest first; each divides the longest.
+    pub epochs_ms: Vec<i64>,
+}
+
+impl Aggregate {
+    /// The longest epoch in milliseconds: the one that state is grouped by.
+    pub fn longest_ms(&self) -> i64 {
+        self.epochs_ms.iter().copied().max().expect("a checked configuration has an epoch")
+    }
+}
+
+/// `[store]`: where counts and members are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Which store.
+    pub kind: StoreKind,
+    /// Embedded: the folder.
+    pub path: PathBuf,
+    /// Whether the members are kept beside the counts.
+    pub members: bool,
+    /// How long a cell is kept after the end of its epoch, milliseconds; `None`: for ever.
+    pub retention_ms: Option<i64>,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Files in a folder of this process.
+    Embedded,
+}
+
+/// `[runtime]`: how much of the machine is used. Nothing here changes a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Threads that own lanes, up to 256; 0: one for each core.
+    pub threads: u32,
+    /// A batch is committed after this long, milliseconds.
+    pub batch_interval_ms: i64,
+    /// A batch is committed after so many events.
+    pub batch_events: u32,
+    /// Memory for state, bytes; beyond it the oldest groups move to disk.
+    pub memory_bytes: u64,
+}
+
+/// `[http]`: the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[collector]`: the part of the server that takes events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// The largest body of a request, bytes.
+    pub max_body_bytes: u64,
+}

@@ -1,0 +1,413 @@
+//! The endless live source: members who are there while `marquee demo` runs.
+//!
+//! It draws like `request`, but for people who watch: the videos have names, their popularity
+//! drifts by the second, one of them is the talk of the town for 40 s at a time, events arrive
+//! within a second, and plays follow within a minute. It stands before the pipeline, in the place
+//! of the clients, and reads no clock: the caller says what time it is.
+
+use super::arrivals::UnderWay;
+use super::draw::{Draw, Poisson};
+use super::{Arrival, GeneratedEvent};
+use marquee_model::Kind;
+
+const REQUEST: &[u8; 16] = b"marquee/live/req";
+const TALK: &[u8; 16] = b"marquee/live/hit";
+const PHASE: &[u8; 16] = b"marquee/live/wav";
+
+/// What is shown. None needs escaping in JSON.
+const VIDEOS: [&str; 40] = [
+    "the-last-lighthouse",
+    "salt-and-starlight",
+    "a-map-of-small-storms",
+    "the-clockmakers-daughter-returns",
+    "northbound-at-midnight",
+    "the-quiet-orchard",
+    "paper-tigers-club",
+    "seven-bridges-home",
+    "the-glass-harvest",
+    "operation-marmalade",
+    "winter-in-port-alder",
+    "the-understudies",
+    "copper-canyon-rescue",
+    "my-neighbor-the-comet",
+    "the-cartographers-wife",
+    "late-checkout",
+    "bread-and-thunder",
+    "the-hollow-regatta",
+    "detective-umbra",
+    "a-violin-for-ada",
+    "the-tidewater-files",
+    "robots-of-rural-france",
+    "the-ninth-understanding",
+    "kitchen-of-the-gods",
+    "smoke-over-silverlake",
+    "the-parallel-postman",
+    "grandmaster-gloria",
+    "a-field-guide-to-ghosts",
+    "the-mechanical-duchess",
+    "riverboat-radio",
+    "the-snow-leopards-shadow",
+    "three-minutes-to-lisbon",
+    "the-beekeepers-alibi",
+    "moonlit-freight",
+    "an-honest-forgery",
+    "the-weather-station",
+    "junction-nine",
+    "the-velvet-expedition",
+    "ask-me-in-august",
+    "the-long-intermission",
+];
+const COUNT: u32 = VIDEOS.len() as u32;
+
+const MIN_SHOWN: u32 = 2;
+const MEAN_SHOWN_ABOVE_MIN: f64 = 6.0;
+/// 1,000 requests cause 8,000 impressions, 400 that reappear, 160 second deliveries, and about 300
+/// plays.
+const EVENTS_PER_1000_REQUESTS: u64 = 8_860;
+
+const IMPRESSION_TWICE_PER_MILLE: u32 = 20;
+const REAPPEARS_PER_MILLE: u32 = 50;
+const PLAY_TWICE_PER_MILLE: u32 = 30;
+
+/// Requests begin this long before the first moment, so that the rate is right from then on.
+const WARM_UP_MS: i64 = 30_000;
+/// What nobody asked for in so long a time is left out: a machine that slept does not wake up to
+/// millions of events.
+const CATCH_UP_MS: i64 = 10_000;
+
+/// An endless source of events at a steady rate, the same for a seed and a sequence of moments.
+pub struct LiveMembers {
+    seed: u64,
+    rate_per_s: u64,
+    shown: Poisson,
+    popularity: Popularity,
+    /// Nothing that arrived before this was ever given out.
+    opened_ms: i64,
+    next_request: u64,
+    under_way: UnderWay,
+}
+
+impl LiveMembers {
+    /// Members who have been there for a while at `now_ms` (milliseconds since 1970 UTC) and who
+    /// together cause about `rate_per_s` events a second. A rate of 0 gives none.
+    ///
+    /// ```
+    /// use marquee::generate::LiveMembers;
+    /// let mut members = LiveMembers::new(7, 1_479_686_400_000, 2_000);
+    /// let events = members.take_until(1_479_686_401_000);
+    /// assert!((1_700..2_300).contains(&events.len()));
+    /// ```
+    pub fn new(seed: u64, now_ms: i64, rate_per_s: u64) -> Self {
+        LiveMembers {
+            seed,
+            rate_per_s,
+            shown: Poisson::new(MEAN_SHOWN_ABOVE_MIN),
+            popularity: Popularity::new(seed),
+            opened_ms: now_ms,
+            next_request: 0,
+            under_way: UnderWay::default(),
+        }
+    }
+
+    /// What arrived since the last call, in arrival order: each as one JSON object without a line
+    /// feed. All of it happened in the second before it arrived, except second deliveries, which
+    /// follow within two more. A moment before the last one gives nothing.
+    pub fn take_until(&mut self, now_ms: i64) -> Vec<(Kind, Vec<u8>)> {
+        self.leave_out_what_was_missed(now_ms);
+        self.draw_until(now_ms);
+        let mut taken = Vec::new();
+        while let Some(arrival) = self.under_way.pop_before(now_ms.saturating_add(1)) {
+            let mut json = Vec::with_capacity(192);
+            let name = VIDEOS[arrival.event.video as usize];
+            arrival.event.write_json_with_video(name.as_bytes(), &mut json);
+            taken.push((arrival.event.kind, json));
+        }
+        taken
+    }
+
+    fn leave_out_what_was_missed(&mut self, now_ms: i64) {
+        let from_ms = now_ms.saturating_sub(CATCH_UP_MS);
+        let since_ms = from_ms.saturating_sub(self.opened_ms - WARM_UP_MS);
+        // The warm-up itself is longer than `CATCH_UP_MS`, and wanted.
+        if from_ms > self.opened_ms {
+            let passed = since_ms as u128 * u128::from(self.rate_per_s);
+            let number = (passed / u128::from(EVENTS_PER_1000_REQUESTS)) as u64;
+            self.next_request = self.next_request.max(number);
+        }
+    }
+
+    fn draw_until(&mut self, now_ms: i64) {
+        while self.rate_per_s > 0 {
+            let mut draw = Draw::new(REQUEST, self.seed, self.next_request);
+            let start_ms = self.start_ms(draw.word());
+            if start_ms > now_ms {
+                return;
+            }
+            self.request(start_ms, draw);
+            self.next_request += 1;
+        }
+    }
+
+    /// A uniform place in the stratum of the next request, as in `request`.
+    fn start_ms(&self, fraction: u32) -> i64 {
+        let place = u128::from(self.next_request) << 32 | u128::from(fraction);
+        let scaled = place * u128::from(EVENTS_PER_1000_REQUESTS) / u128::from(self.rate_per_s);
+        self.opened_ms - WARM_UP_MS + (scaled >> 32) as i64
+    }
+
+    fn request(&mut self, start_ms: i64, mut draw: Draw) {
+        let request = GeneratedEvent {
+            kind: Kind::Impression,
+            request_id: draw.uuid(),
+            event_time_ms: start_ms,
+            video: 0,
+            country: draw.below(10) as u8,
+            device: draw.below(5) as u8,
+            row: draw.below(40) as u8,
+            position: 0,
+            duration_s: 0,
+        };
+        let count = MIN_SHOWN + self.shown.draw(&mut draw);
+        let chosen = draw.below(count);
+        self.popularity.move_to(start_ms);
+        let mut time_ms = start_ms;
+        for position in 0..count {
+            let impression = GeneratedEvent {
+                event_time_ms: time_ms,
+                video: self.popularity.draw(&mut draw),
+                position: position as u8,
+                ..request
+            };
+            self.show(&impression, position == chosen, &mut draw);
+            time_ms += draw.between(200, 2_999);
+        }
+    }
+
+    /// An impression and what follows from it.
+    fn show(&mut self, impression: &GeneratedEvent, chosen: bool, draw: &mut Draw) {
+        let in_time = self.deliver(impression.clone(), IMPRESSION_TWICE_PER_MILLE, draw);
+        if draw.chance(REAPPEARS_PER_MILLE) {
+            let event_time_ms = impression.event_time_ms + draw.between(3_000, 30_000);
+            self.deliver(GeneratedEvent { event_time_ms, ..impression.clone() }, 0, draw);
+        }
+        // Nobody plays what was shown before the demo began: such a play would match nothing.
+        if chosen && draw.chance(take_per_mille(impression.video)) && in_time {
+            let play = GeneratedEvent {
+                kind: Kind::Play,
+                event_time_ms: impression.event_time_ms + draw.between(2_000, 59_999),
+                duration_s: draw.between(5, 7_199) as u16,
+                ..impression.clone()
+            };
+            self.deliver(play, PLAY_TWICE_PER_MILLE, draw);
+        }
+    }
+
+    /// Sends an event on its way, once or twice; false when it arrived before the first moment.
+    fn deliver(&mut self, event: GeneratedEvent, twice_per_mille: u32, draw: &mut Draw) -> bool {
+        let arrival_ms = event.event_time_ms + draw.between(100, 899);
+        let twice = draw.chance(twice_per_mille);
+        let again_ms = arrival_ms + draw.between(0, 1_999);
+        let in_time = arrival_ms >= self.opened_ms;
+        if in_time {
+            if twice {
+                self.under_way.push(Arrival { arrival_ms: again_ms, event: event.clone() });
+            }
+            self.under_way.push(Arrival { arrival_ms, event });
+        }
+        in_time
+    }
+}
+
+/// Of a thousand members who could play this video, so many do: 100 to 490, the same for ever.
+fn take_per_mille(video: u32) -> u32 {
+    100 + video * 37 % COUNT * 10
+}
+
+/// How often each video is shown in the current second.
+///
+/// Three movements, so that ranks change at the start of an epoch and at its end: every video has a
+/// base, those of neighbours almost equal; a triangular wave of its own period, 41 to 314 s, swings
+/// it up and down by four fifths; and one video is the talk of the town, with eight times its
+/// weight, about a sixth of everything that is shown.
+struct Popularity {
+    seed: u64,
+    /// Where each video's wave begins, in seconds.
+    phases: Vec<i64>,
+    second: i64,
+    /// For each video, its weight and those of all before it.
+    cumulative: Vec<u32>,
+}
+
+const TALK_LASTS_S: i64 = 40;
+const TALK_FACTOR: u32 = 8;
+
+impl Popularity {
+    fn new(seed: u64) -> Self {
+        let mut draw = Draw::new(PHASE, seed, 0);
+        let phases = (0..COUNT).map(|_| draw.between(0, 999)).collect();
+        let mut popularity = Popularity { seed, phases, second: 0, cumulative: Vec::new() };
+        popularity.weigh();
+        popularity
+    }
+
+    fn move_to(&mut self, time_ms: i64) {
+        let second = time_ms.div_euclid(1000);
+        if second != self.second {
+            self.second = second;
+            self.weigh();
+        }
+    }
+
+    fn weigh(&mut self) {
+        let period = self.second.div_euclid(TALK_LASTS_S);
+        let talk = Draw::new(TALK, self.seed, period as u64).below(COUNT);
+        let weights = (0..COUNT).map(|video| {
+            let factor = if video == talk { TALK_FACTOR } else { 1 };
+            factor * self.drifting(video)
+        });
+        let sums = weights.scan(0, |sum, weight| {
+            *sum += weight;
+            Some(*sum)
+        });
+        self.cumulative = sums.collect();
+    }
+
+    /// 200 to 3,900.
+    fn drifting(&self, video: u32) -> u32 {
+        let base = 100 + 3 * (COUNT - 1 - video);
+        let period = 41 + 7 * i64::from(video * 11 % COUNT);
+        let place = (self.second + self.phases[video as usize]).rem_euclid(period);
+        // From 0 up to 1,000 in the middle of the period, and down again.
+        let wave = 1000 - (2000 * place / period - 1000).abs();
+        base * (200 + wave as u32 * 8 / 5) / 100
+    }
+
+    fn draw(&self, draw: &mut Draw) -> u32 {
+        let total = self.cumulative.last().copied().unwrap_or(1);
+        let place = draw.below(total);
+        self.cumulative.partition_point(|sum| *sum <= place) as u32
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::{HashMap, HashSet};
+
+    const NOW_MS: i64 = 1_479_686_400_123;
+
+    /// Asks every quarter of a second.
+    fn watch(members: &mut LiveMembers, from_ms: i64, seconds: i64) -> Vec<(i64, Kind, Value)> {
+        let mut seen = Vec::new();
+        for step in 1..=seconds * 4 {
+            let now_ms = from_ms + step * 250;
+            for (kind, json) in members.take_until(now_ms) {
+                seen.push((now_ms, kind, serde_json::from_slice(&json).unwrap()));
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn the_rate_is_right_from_the_first_second_on() {
+        let mut members = LiveMembers::new(7, NOW_MS, 2_000);
+        for second in 0..90 {
+            let from_ms = NOW_MS + second * 1000;
+            let count = watch(&mut members, from_ms, 1).len();
+            assert!((1_750..2_250).contains(&count), "{count} in second {second}");
+        }
+        assert!(LiveMembers::new(7, NOW_MS, 0).take_until(NOW_MS + 60_000).is_empty());
+    }
+
+    #[test]
+    fn the_rate_holds_in_the_long_run() {
+        let mut members = LiveMembers::new(1, NOW_MS, 1_000);
+        let _ = watch(&mut members, NOW_MS, 70);
+        let mean = watch(&mut members, NOW_MS + 70_000, 120).len() as f64 / 120.0;
+        assert!((980.0..1_020.0).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn times_are_just_before_now_and_every_play_follows_its_impression() {
+        let mut members = LiveMembers::new(7, NOW_MS, 500);
+        let mut shown = HashMap::new();
+        let mut plays = 0;
+        for (now_ms, kind, event) in watch(&mut members, NOW_MS, 120) {
+            let time_ms = event["ts"].as_i64().unwrap();
+            let lag_ms = now_ms - time_ms;
+            assert!((100..3_200).contains(&lag_ms), "{lag_ms}");
+            let key = (event["request_id"].to_string(), event["video_id"].to_string());
+            match kind {
+                Kind::Impression => {
+                    let first = shown.entry(key).or_insert(time_ms);
+                    *first = time_ms.min(*first);
+                }
+                Kind::Play => {
+                    plays += 1;
+                    assert!((2_000..120_000).contains(&(time_ms - shown[&key])));
+                }
+            }
+        }
+        assert!(plays > 1_000, "{plays}");
+    }
+
+    #[test]
+    fn the_leading_videos_change_within_a_minute() {
+        let mut members = LiveMembers::new(7, NOW_MS, 2_000);
+        // How often each was shown so far, as a page that counts an epoch would show it.
+        let mut counts: HashMap<String, u32> = HashMap::new();
+        let mut leading = Vec::new();
+        for minute in 0..20 {
+            for (_, _, event) in watch(&mut members, NOW_MS + minute * 60_000, 60) {
+                *counts.entry(event["video_id"].to_string()).or_default() += 1;
+            }
+            let mut ranks: Vec<_> = counts.iter().collect();
+            ranks.sort_by_key(|(name, count)| (u32::MAX - **count, name.to_string()));
+            leading.push(ranks.iter().take(10).map(|(name, _)| name.to_string()).collect());
+        }
+        for (minute, two) in leading.windows(2).enumerate() {
+            let [before, after]: &[Vec<String>; 2] = two.try_into().unwrap();
+            assert_ne!(before, after, "nothing moved in minute {minute}");
+        }
+        assert_eq!(counts.len(), VIDEOS.len());
+    }
+
+    #[test]
+    fn it_depends_on_the_seed_and_the_moments_alone() {
+        let run = |seed| watch(&mut LiveMembers::new(seed, NOW_MS, 300), NOW_MS, 20);
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+        // Where nothing is missed, not even on the moments.
+        let mut seldom = LiveMembers::new(7, NOW_MS, 300);
+        let seldom: Vec<_> = [NOW_MS + 9_000, NOW_MS + 15_000, NOW_MS + 20_000]
+            .into_iter()
+            .flat_map(|now_ms| seldom.take_until(now_ms))
+            .map(|(kind, json)| (kind, serde_json::from_slice(&json).unwrap()))
+            .collect();
+        let often: Vec<(Kind, Value)> =
+            run(7).into_iter().map(|(_, kind, event)| (kind, event)).collect();
+        assert_eq!(often, seldom);
+    }
+
+    #[test]
+    fn a_machine_that_slept_does_not_catch_up_and_one_whose_clock_went_back_waits() {
+        let mut members = LiveMembers::new(7, NOW_MS, 1_000);
+        assert!(members.take_until(NOW_MS + 1_000).len() > 800);
+        assert!(members.take_until(NOW_MS - 5_000).is_empty());
+        let hour_ms = 3_600_000;
+        let woken = members.take_until(NOW_MS + hour_ms).len();
+        assert!((3_000..20_000).contains(&woken), "{woken}");
+        let after = watch(&mut members, NOW_MS + hour_ms, 20).len();
+        assert!((15_000..22_000).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn names_are_unlike_and_need_no_escaping() {
+        let unlike: HashSet<_> = VIDEOS.iter().collect();
+        assert_eq!(unlike.len(), VIDEOS.len());
+        let plain = |c: char| c.is_ascii_lowercase() || c == '-';
+        assert!(VIDEOS.iter().all(|name| name.chars().all(plain)));
+    }
+}

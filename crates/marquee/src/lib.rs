@@ -1,0 +1,10 @@
+//! marquee: what people were shown, joined with what they chose, as exact sets, while it happens.
+//!
+//! This crate is the command line and the wiring: [`config`] reads and checks the configuration,
+//! [`wiring`] compiles it, [`commands`] runs what was asked for. The work is done by the other
+//! crates.
+
+pub mod commands;
+pub mod config;
+pub mod generate;
+pub mod wiring;

@@ -1,0 +1,174 @@
+//! From the configuration to the parts that do the work: names are compiled to plans, and every
+//! expression that is wrong becomes a fault with its line.
+
+use crate::commands::Failure;
+use crate::config::{
+    AttributeType, Config, EpochOfPlay, Expression, Fault, Idle, JoinedImpressions, Match, Stream,
+    TimeUnit,
+};
+use marquee_expr::{Declared, ExprError, RecordPredicate, Type};
+use marquee_model::Kind;
+use marquee_pipeline::Settings;
+use marquee_pipeline::prepare;
+use marquee_pipeline::settings as pipeline;
+use marquee_runtime::{Plan, StreamPlan};
+use marquee_sources::json::{self, Decoder, Mapping};
+
+/// Compiles a configuration. All faults of its expressions are reported together.
+pub fn plan(config: &Config) -> Result<Plan, Failure> {
+    let mut faults = Vec::new();
+    let impressions = stream_plan(config, Kind::Impression, &mut faults);
+    let plays = stream_plan(config, Kind::Play, &mut faults);
+    let (Some(impressions), Some(plays)) = (impressions, plays) else {
+        return Err(Failure::Config(faults));
+    };
+    Ok(Plan {
+        impressions,
+        plays,
+        settings: settings(config),
+        max_ahead_ms: config.join.max_ahead_ms,
+        lanes: config.log.lanes,
+        fingerprint: config.fingerprint_settings(),
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    let join = &config.join;
+    Settings {
+        match_: match join.match_ {
+            Match::RequestAndVideo => pipeline::Match::RequestAndVideo,
+            Match::Request => pipeline::Match::Request,
+        },
+        impressions: match join.impressions {
+            JoinedImpressions::All => pipeline::Impressions::All,
+            JoinedImpressions::Joined => pipeline::Impressions::Joined,
+        },
+        epoch_of_play: match join.epoch_of_play {
+            EpochOfPlay::Impression => pipeline::EpochOfPlay::Impression,
+            EpochOfPlay::Play => pipeline::EpochOfPlay::Play,
+        },
+        within_ms: join.within_ms,
+        early_ms: join.early_ms,
+        lateness_ms: join.lateness_ms,
+        idle: match join.idle {
+            Idle::After { idle_grace_ms } => pipeline::Idle::After(idle_grace_ms),
+            Idle::Hold => pipeline::Idle::Hold,
+        },
+        watermark_support: join.watermark_support as usize,
+        max_facts: join.max_facts,
+        epochs_ms: config.aggregate.epochs_ms.clone(),
+        groupings: config.transform.slices.len(),
+    }
+}
+
+/// `None` where there are faults.
+fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<StreamPlan> {
+    let stream = config.stream(kind);
+    let section = kind.plural();
+    let before = faults.len();
+    let mut fault = |key: String, expression: &Expression, error: ExprError| {
+        let found = format!("{} ({error})", expression.source);
+        faults.push(config.fault_at(expression.line, &key, &found, "an expression in CEL", example(&key)));
+    };
+    let declared: Vec<Declared> = stream.attributes.iter().map(declared).collect();
+    let environment = prepare::environment(&declared);
+    let record_filter = optional(&stream.where_, |source| RecordPredicate::compile(source))
+        .unwrap_or_else(|e| {
+            fault(format!("{section}.where"), &stream.where_, e);
+            None
+        });
+    if let Err(e) = optional(&stream.filter, |source| environment.predicate(source)) {
+        fault(format!("{section}.filter"), &stream.filter, e);
+    }
+    let video = &config.transform.video;
+    if let Err(e) = optional(video, |source| environment.text(source)) {
+        fault("transform.video".to_owned(), video, e);
+    }
+    if faults.len() > before {
+        return None;
+    }
+    let by_slice = kind == Kind::Impression || config.join.epoch_of_play == EpochOfPlay::Play;
+    let slices = &config.transform.slices;
+    let compiled =
+        prepare::Stream::new(kind, &declared, &stream.filter.source, &video.source, slices, by_slice);
+    match compiled {
+        Ok(compiled) => Some(StreamPlan {
+            decoder: Decoder::new(mapping(stream, record_filter, declared)),
+            stream: compiled,
+            topic: stream.topic.clone(),
+        }),
+        Err(error) => {
+            let line = config.line_of(section);
+            faults.push(config.fault_at(line, section, &error.to_string(), "settings that fit", ""));
+            None
+        }
+    }
+}
+
+fn optional<T>(
+    expression: &Expression,
+    compile: impl FnOnce(&str) -> Result<T, ExprError>,
+) -> Result<Option<T>, ExprError> {
+    (!expression.is_empty()).then(|| compile(&expression.source)).transpose()
+}
+
+fn example(key: &str) -> &'static str {
+    match key {
+        "transform.video" => r#"show == null ? video : show"#,
+        "impressions.where" | "plays.where" => r#"kind == "play""#,
+        _ => r#"device != "console""#,
+    }
+}
+
+fn declared(attribute: &crate::config::Attribute) -> Declared {
+    let ty = match attribute.ty {
+        AttributeType::String => Type::String,
+        AttributeType::Int => Type::Int,
+        AttributeType::Double => Type::Double,
+        AttributeType::Bool => Type::Bool,
+    };
+    Declared { name: attribute.name.clone(), ty, optional: attribute.optional }
+}
+
+fn mapping(
+    stream: &Stream,
+    record_filter: Option<RecordPredicate>,
+    declared: Vec<Declared>,
+) -> Mapping {
+    let paths = stream.attributes.iter().map(|attribute| attribute.path.clone());
+    Mapping {
+        record_filter,
+        explode: stream.explode.clone(),
+        request_id: stream.request_id.clone(),
+        video: stream.video.clone(),
+        time: stream.time.clone(),
+        time_unit: match stream.time_unit {
+            TimeUnit::S => json::TimeUnit::Seconds,
+            TimeUnit::Ms => json::TimeUnit::Milliseconds,
+            TimeUnit::Us => json::TimeUnit::Microseconds,
+            TimeUnit::Rfc3339 => json::TimeUnit::Rfc3339,
+        },
+        attributes: declared.into_iter().zip(paths).collect(),
+    }
+}
+
+/// Threads to use: as configured, or one for each core.
+pub fn threads(config: &Config) -> usize {
+    match config.runtime.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads as usize,
+    }
+}
+
+/// 16 random bytes from the system.
+pub fn secret() -> [u8; 16] {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).expect("the system gives random bytes");
+    secret
+}
+
+/// The time of this machine, milliseconds since 1970 UTC.
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,471 @@
+//! The smallest runtime that could be right, around real lanes.
+//!
+//! Durable are a store (members and counts) and, a lane, what one commit writes: offsets, frontier,
+//! counters, late output, and for each topic the smallest offset of each epoch. A crash takes a
+//! lane back to its last commit, while the store keeps what it has.
+
+use crate::feed::Streams;
+use crate::history::{After, History, Record, Replay, Step};
+use crate::judge::{self, Judged};
+use marquee_model::{CellCounts, Kind, Partitioner, lane_of};
+use marquee_oracle::{Cell, Member, Side};
+use marquee_pipeline::LanePipeline;
+use marquee_pipeline::chunk::{self, Id};
+use marquee_pipeline::lane::{CellView, Counters, LaneSettings, LateReason, Resume, Verdict};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that a history wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    pub members: BTreeSet<Member>,
+    /// Counts over all lanes.
+    pub counts: BTreeMap<Cell, CellCounts>,
+    pub counters: Vec<Counters>,
+    /// Records in late outputs.
+    pub late: usize,
+    pub writes: Vec<Write>,
+}
+
+/// What one batch of one lane wrote for one cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    lane: u32,
+    cell: Cell,
+    counts: CellCounts,
+    chunks: [Vec<u8>; 2],
+}
+
+/// Lanes, and the store that they write to.
+pub struct Machine {
+    plan: Plan,
+    lanes: Vec<Lane>,
+    store: Store,
+}
+
+/// What all lanes share and nothing changes.
+struct Plan {
+    history: History,
+    log: Vec<Record>,
+    streams: Streams,
+    settings: LaneSettings,
+}
+
+#[derive(Default)]
+struct Store {
+    members: BTreeSet<(u32, Member)>,
+    /// The store keeps the larger count.
+    counts: BTreeMap<(u32, Cell), CellCounts>,
+    writes: Vec<Write>,
+}
+
+struct Lane {
+    number: u32,
+    /// What each topic holds: numbers of the log.
+    topics: [Vec<usize>; 2],
+    pipeline: LanePipeline,
+    /// As of the last commit.
+    durable: Progress,
+    /// As it will be at the next commit.
+    working: Progress,
+    /// Set from a restart to the next commit.
+    replayed: Option<(Replay, i64)>,
+}
+
+/// What a commit makes durable.
+#[derive(Clone, Default)]
+struct Progress {
+    offsets: [usize; 2],
+    frontier: i64,
+    counters: Counters,
+    smallest_offset: BTreeMap<(usize, i64), usize>,
+    /// Records in the late output.
+    late: BTreeSet<usize>,
+    dead: u64,
+    /// Members that the batches up to this commit wrote. The store may have more: those of a
+    /// batch that was stored, but not committed.
+    members: BTreeSet<Member>,
+}
+
+impl Machine {
+    /// Plays a history to its end and judges it on the way.
+    pub fn play(history: &History) -> Result<Written, TestCaseError> {
+        let mut machine = Machine::new(history);
+        for step in &history.steps {
+            machine.step(step)?;
+        }
+        for lane in &mut machine.lanes {
+            lane.read_the_rest(&machine.plan, &mut machine.store)?;
+        }
+        machine.judge_the_end()?;
+        Ok(machine.written())
+    }
+
+    fn new(history: &History) -> Self {
+        let plan = Plan {
+            log: history.log(),
+            streams: Streams::of(&history.setup),
+            settings: history.setup.for_lanes(),
+            history: history.clone(),
+        };
+        let lanes = (0..history.setup.lanes).map(|number| Lane::new(number, &plan)).collect();
+        Machine { plan, lanes, store: Store::default() }
+    }
+
+    fn step(&mut self, step: &Step) -> Judged {
+        let Machine { plan, lanes, store } = self;
+        let count = lanes.len();
+        match *step {
+            Step::Read { lane, topic, records } => lanes[lane % count].read(plan, topic, records),
+            Step::Commit { lane } => lanes[lane % count].commit(plan, store),
+            Step::NothingToRead { lane, topic, now_ms } => {
+                lanes[lane % count].nothing_to_read(plan, topic, now_ms);
+                Ok(())
+            }
+            Step::Crash { lane, after, replay } => {
+                let lane = &mut lanes[lane % count];
+                match after {
+                    After::Reading => {}
+                    After::Storing => drop(lane.store_batch(plan, store)?),
+                    After::Committing => lane.commit(plan, store)?,
+                }
+                lane.restart(plan, replay)
+            }
+        }
+    }
+
+    /// Rules 3 and 4, over all lanes.
+    fn judge_the_end(&self) -> Judged {
+        let Machine { plan, lanes, store } = self;
+        for (number, member) in &store.members {
+            let of_request = lane_of_request(&member.request_id, lanes.len());
+            prop_assert_eq!(*number, of_request, "the lane of {}", member.request_id);
+        }
+        for lane in lanes {
+            lane.judge_counters(plan)?;
+            lane.judge_store(store)?;
+        }
+        let all = judge::proofs(&plan.log, &plan.history.setup, 0..plan.log.len());
+        let late = lanes.iter().flat_map(|lane| &lane.durable.late).copied().collect();
+        let written = self.written();
+        judge::members(&written.members, &all, &late)?;
+        let largest = judge::counts(all.keys());
+        for (cell, counts) in &written.counts {
+            let most = largest[cell];
+            let fits = counts.impressions <= most.impressions && counts.plays <= most.plays;
+            prop_assert!(fits, "{cell:?} has {counts:?}, more than {most:?}");
+        }
+        if late.is_empty() {
+            prop_assert_eq!(&written.counts, &largest);
+        }
+        Ok(())
+    }
+
+    fn written(&self) -> Written {
+        let Machine { lanes, store, .. } = self;
+        let mut counts = BTreeMap::<Cell, CellCounts>::new();
+        for ((_, cell), of_lane) in &store.counts {
+            let counts = counts.entry(cell.clone()).or_default();
+            *counts = counts.plus(*of_lane);
+        }
+        Written {
+            members: store.members.iter().map(|(_, member)| member.clone()).collect(),
+            counts,
+            counters: lanes.iter().map(|lane| lane.durable.counters).collect(),
+            late: lanes.iter().map(|lane| lane.durable.late.len()).sum(),
+            writes: store.writes.clone(),
+        }
+    }
+}
+
+impl Lane {
+    fn new(number: u32, plan: &Plan) -> Self {
+        let lanes = plan.history.setup.lanes as usize;
+        let of_topic = |topic: usize| {
+            let here = |record: &Record| {
+                record.topic() == topic && lane_of_request(&record.request_id(), lanes) == number
+            };
+            (0..plan.log.len()).filter(|n| here(&plan.log[*n])).collect()
+        };
+        Lane {
+            number,
+            topics: [of_topic(0), of_topic(1)],
+            pipeline: LanePipeline::new(plan.settings.clone()),
+            durable: Progress::default(),
+            working: Progress::default(),
+            replayed: None,
+        }
+    }
+
+    fn read(&mut self, plan: &Plan, topic: usize, records: usize) -> Judged {
+        for _ in 0..records {
+            let offset = self.working.offsets[topic];
+            let Some(&number) = self.topics[topic].get(offset) else { break };
+            self.read_one(plan, number)?;
+            self.working.offsets[topic] += 1;
+            let epoch = self.pipeline.settings().epoch_of(plan.log[number].time_ms);
+            self.working.smallest_offset.entry((topic, epoch)).or_insert(offset);
+        }
+        Ok(())
+    }
+
+    fn read_one(&mut self, plan: &Plan, number: usize) -> Judged {
+        let record = &plan.log[number];
+        let is_late = self.is_late(plan, record);
+        let verdict = plan.streams.feed(&mut self.pipeline, record);
+        let is_dead = record.is_dead(&plan.history.setup);
+        prop_assert_eq!(matches!(verdict, Verdict::Dead(_)), is_dead, "{:?}", record);
+        let by_facts = verdict == Verdict::Late(LateReason::MaxFacts);
+        if !is_dead && !by_facts {
+            let by_epoch = verdict == Verdict::Late(LateReason::ClosedEpoch);
+            prop_assert_eq!(by_epoch, is_late, "{:?} is {:?}", record, verdict);
+        }
+        if matches!(verdict, Verdict::Late(_)) {
+            self.working.late.insert(number);
+        }
+        self.working.dead += u64::from(is_dead);
+        Ok(())
+    }
+
+    /// "When a group that it could need (impression: epochs of `time - early ... time + within`;
+    /// play: `time - within ... time + early`) lies before the frontier." No event is of a time
+    /// before 1970.
+    fn is_late(&self, plan: &Plan, record: &Record) -> bool {
+        let setup = &plan.history.setup;
+        let back_ms = match record.kind {
+            Kind::Impression => setup.early_ms,
+            Kind::Play => setup.within_ms,
+        };
+        (record.time_ms - back_ms).max(0) / setup.epochs_ms[0] < self.pipeline.frontier()
+    }
+
+    fn nothing_to_read(&mut self, plan: &Plan, topic: usize, now_ms: i64) {
+        let next = self.topics[topic].get(self.working.offsets[topic]);
+        let arrives_ms = next.map(|n| plan.log[*n].time_ms + plan.log[*n].delay_ms);
+        if arrives_ms.is_none_or(|ms| ms > now_ms) {
+            self.pipeline.nothing_to_read(topic, now_ms);
+        }
+    }
+
+    fn read_the_rest(&mut self, plan: &Plan, store: &mut Store) -> Judged {
+        let size = plan.history.rest_in_batches_of;
+        while (0..2).any(|topic| self.working.offsets[topic] < self.topics[topic].len()) {
+            for topic in [0, 1] {
+                self.read(plan, topic, size)?;
+                if size < usize::MAX {
+                    self.commit(plan, store)?;
+                }
+            }
+        }
+        self.commit(plan, store)
+    }
+
+    /// Ends a batch, judges what is durable then, and lets time pass.
+    fn commit(&mut self, plan: &Plan, store: &mut Store) -> Judged {
+        let repeated = self.store_batch(plan, store)?;
+        self.judge_repeated(plan, &repeated)?;
+        self.judge_open_cells()?;
+        prop_assert!(self.pipeline.frontier() >= self.durable.frontier, "it moved back");
+        self.working.frontier = self.pipeline.frontier();
+        self.working.counters = self.pipeline.counters();
+        self.durable = self.working.clone();
+        self.replayed = None;
+        self.pipeline.advance();
+        let proofs = judge::proofs(&plan.log, &plan.history.setup, self.read_so_far());
+        judge::members(&self.durable.members, &proofs, &self.durable.late)
+    }
+
+    fn read_so_far(&self) -> impl Iterator<Item = usize> {
+        let of_topic = |topic: usize| &self.topics[topic][..self.working.offsets[topic]];
+        of_topic(0).iter().chain(of_topic(1)).copied()
+    }
+
+    /// Writes a batch to the store. Returns the members that an earlier batch wrote, too.
+    fn store_batch(
+        &mut self,
+        plan: &Plan,
+        store: &mut Store,
+    ) -> Result<BTreeSet<Member>, TestCaseError> {
+        let mut writes = Vec::new();
+        for changed in self.pipeline.batch().cells() {
+            let (cell, counts) = (cell_of(&changed.cell), changed.cell.counts);
+            let chunks = [changed.impressions, changed.plays];
+            writes.push(Write { lane: self.number, cell, counts, chunks });
+        }
+        let mut repeated = BTreeSet::new();
+        for write in &writes {
+            let new = members_of(write);
+            prop_assert!(!new.is_empty(), "a write without members: {:?}", write);
+            store.members.extend(new.iter().map(|member| (self.number, member.clone())));
+            for member in new {
+                if !self.working.members.insert(member.clone()) {
+                    repeated.insert(member);
+                }
+            }
+        }
+        let sizes = judge::counts(self.working.members.iter());
+        for write in writes {
+            let (cell, size) = (&write.cell, sizes[&write.cell]);
+            prop_assert_eq!(write.counts, size, "{:?}, {:?}", cell, plan.history.setup);
+            let stored = store.counts.entry((self.number, cell.clone())).or_default();
+            stored.impressions = stored.impressions.max(size.impressions);
+            stored.plays = stored.plays.max(size.plays);
+            store.writes.push(write);
+        }
+        Ok(repeated)
+    }
+
+    /// In one life a member is written once. After a rebuild, a loud one writes all members of
+    /// open epochs again, a silent one only those that a fact of a closed epoch proves.
+    fn judge_repeated(&self, plan: &Plan, repeated: &BTreeSet<Member>) -> Judged {
+        let Some((replay, frontier)) = self.replayed else {
+            prop_assert!(repeated.is_empty(), "written twice: {repeated:?}");
+            return Ok(());
+        };
+        if replay.loudly {
+            let missing = self.durable.members.iter().find(|member| {
+                self.epoch_of(&member.cell) >= self.pipeline.frontier()
+                    && !repeated.contains(*member)
+            });
+            prop_assert!(missing.is_none(), "not written again: {missing:?}");
+            return Ok(());
+        }
+        let proofs = judge::proofs(&plan.log, &plan.history.setup, self.read_so_far());
+        let is_closed =
+            |event: &usize| self.pipeline.settings().epoch_of(plan.log[*event].time_ms) < frontier;
+        for member in repeated {
+            let by_closed = proofs[member].iter().flatten().any(is_closed);
+            prop_assert!(by_closed, "not silent: {member:?}");
+        }
+        Ok(())
+    }
+
+    /// What the lane holds of open epochs is what it wrote, also after a rebuild.
+    fn judge_open_cells(&self) -> Judged {
+        let frontier = self.pipeline.frontier();
+        let held: BTreeMap<_, _> =
+            self.pipeline.open_cells().map(|view| (cell_of(&view), view.counts)).collect();
+        let is_open = |member: &&Member| self.epoch_of(&member.cell) >= frontier;
+        let written = judge::counts(self.working.members.iter().filter(is_open));
+        prop_assert_eq!(held, written, "rebuilt: {:?}", self.replayed);
+        Ok(())
+    }
+
+    fn epoch_of(&self, cell: &Cell) -> i64 {
+        self.pipeline.settings().epoch_of(cell.epoch_start_ms)
+    }
+
+    /// A new process goes on from the last commit: it reads everything again that the open epochs
+    /// need, in the order of each topic.
+    fn restart(&mut self, plan: &Plan, replay: Replay) -> Judged {
+        self.working = self.durable.clone();
+        let Progress { frontier, counters, offsets, .. } = self.durable;
+        let resume = Resume { frontier, counters };
+        self.pipeline = LanePipeline::rebuild(plan.settings.clone(), resume, replay.loudly);
+        self.replayed = Some((replay, frontier));
+        let oldest = self.pipeline.settings().oldest_needed_by(frontier);
+        let mut next = [0, 1].map(|topic| self.rewind(topic, oldest));
+        let mut random = replay.seed;
+        while next != offsets {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let topic = (random >> 40) as usize % 2;
+            if next[topic] < offsets[topic] {
+                let record = &plan.log[self.topics[topic][next[topic]]];
+                plan.streams.feed(&mut self.pipeline, record);
+                next[topic] += 1;
+            }
+            if (random >> 50) % 4 == 0 {
+                self.pipeline.let_time_pass();
+            }
+        }
+        prop_assert!(self.pipeline.is_rebuilding());
+        self.pipeline.rebuilt();
+        prop_assert_eq!(self.pipeline.counters(), counters, "a replay counts nothing");
+        Ok(())
+    }
+
+    /// Where reading must start for all facts of the oldest epoch that is needed.
+    fn rewind(&self, topic: usize, oldest: i64) -> usize {
+        let of_topic = self.durable.smallest_offset.range((topic, oldest)..(topic + 1, i64::MIN));
+        of_topic.map(|(_, offset)| *offset).min().unwrap_or(self.durable.offsets[topic])
+    }
+
+    /// Counters are functions of the log and of what was late, whatever happened on the way.
+    fn judge_counters(&self, plan: &Plan) -> Judged {
+        let Progress { counters, late, dead, .. } = &self.durable;
+        let records = self.topics[0].len() + self.topics[1].len();
+        prop_assert_eq!(counters.events, records as u64);
+        prop_assert_eq!(counters.dead, *dead);
+        prop_assert_eq!(counters.late, late.len() as u64);
+        prop_assert_eq!(counters.filtered, 0);
+        if late.is_empty() {
+            let different: BTreeSet<_> =
+                self.read_so_far().filter_map(|n| plan.identity(&plan.log[n])).collect();
+            let alive = records as u64 - dead;
+            prop_assert_eq!(counters.duplicates, alive - different.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Rule 3 for one lane, at the end.
+    fn judge_store(&self, store: &Store) -> Judged {
+        let here = |member: &&(u32, Member)| member.0 == self.number;
+        let stored: BTreeSet<_> =
+            store.members.iter().filter(here).map(|(_, member)| member.clone()).collect();
+        prop_assert!(self.durable.members.is_subset(&stored));
+        let counts: BTreeMap<_, _> = store
+            .counts
+            .iter()
+            .filter(|((lane, _), _)| *lane == self.number)
+            .map(|((_, cell), counts)| (cell.clone(), *counts))
+            .collect();
+        if self.durable.members == stored {
+            prop_assert_eq!(counts, judge::counts(stored.iter()));
+        } else {
+            // A batch was stored and lost, and what it held was late when it was read again.
+            prop_assert!(!self.durable.late.is_empty());
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// What makes two events the same to the join; nothing for a dead letter.
+    fn identity(&self, record: &Record) -> Option<marquee_oracle::Event> {
+        let setup = &self.history.setup;
+        let mut event = record.event();
+        let is_cohort_play = record.kind == Kind::Play && !setup.epoch_of_play_is_play;
+        if !setup.sliced || is_cohort_play {
+            event.attributes.clear();
+        }
+        (!record.is_dead(setup)).then_some(event)
+    }
+}
+
+fn lane_of_request(request_id: &str, lanes: usize) -> u32 {
+    lane_of(Partitioner::Murmur2, request_id.as_bytes(), lanes as u32)
+}
+
+fn cell_of(view: &CellView<'_>) -> Cell {
+    Cell {
+        video: view.video.to_owned(),
+        epoch_ms: view.epoch_ms,
+        epoch_start_ms: view.epoch_start_ms,
+        slice: view.slice.to_owned(),
+    }
+}
+
+/// The members in the chunks of a write.
+fn members_of(write: &Write) -> BTreeSet<Member> {
+    let mut members = BTreeSet::new();
+    for (side, bytes) in [Side::Impressions, Side::Plays].into_iter().zip(&write.chunks) {
+        let mut ids = BTreeSet::<Id>::new();
+        if !bytes.is_empty() {
+            chunk::decode_into(bytes, &mut ids).unwrap();
+        }
+        let member = |id: Id| Member { cell: write.cell.clone(), side, request_id: id.to_string() };
+        members.extend(ids.into_iter().map(member));
+    }
+    members
+}

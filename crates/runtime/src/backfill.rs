@@ -1,0 +1,136 @@
+//! Backfill: the same pipeline over files that end.
+//!
+//! All input is seen before anything is counted, so nothing is late. Threads parse, filter and
+//! transform, and scatter the events by request into buckets; then each bucket is joined by
+//! itself, small enough to stay in cache. When the buckets outgrow the memory limit they go to
+//! temporary files.
+
+mod bucket;
+mod dead;
+mod join;
+mod parse;
+mod shared;
+
+pub use dead::DeadLetters;
+
+use crate::plan::Plan;
+use bucket::Buckets;
+use marquee_model::Kind;
+use marquee_sinks::SinkError;
+use marquee_sinks::cells::{Row, order};
+use marquee_sources::files::{FileError, FileSet};
+use shared::SharedSymbols;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use thiserror::Error;
+
+/// What a backfill is asked to do.
+pub struct Backfill<'a> {
+    /// What is counted.
+    pub plan: &'a Plan,
+    /// The inputs.
+    pub inputs: Vec<(Kind, PathBuf)>,
+    /// Threads to use, at least 1.
+    pub threads: usize,
+    /// Bytes of memory for buffered events; beyond it they go to temporary files.
+    pub memory_bytes: u64,
+    /// Random, for the hashes of this run.
+    pub secret: [u8; 16],
+    /// Where bad lines go.
+    pub dead: DeadLetters,
+    /// Keep the request ids, so that members can be written.
+    pub with_members: bool,
+}
+
+/// What a backfill has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events that were decoded, filtered ones included.
+    pub events: u64,
+    /// Events that a filter refused.
+    pub filtered: u64,
+    /// Lines, or events of a line, that are dead letters.
+    pub dead: u64,
+}
+
+/// The exact cells of all input.
+pub struct Outcome {
+    /// Sorted as files of cells are.
+    pub rows: Vec<Row>,
+    /// What was read.
+    pub summary: Summary,
+    /// Members by cell, sorted as `rows`; empty unless asked for.
+    pub members: Vec<join::CellMembers>,
+}
+
+pub use join::CellMembers;
+
+/// Why a backfill failed. Nothing has been written.
+#[derive(Debug, Error)]
+pub enum BackfillError {
+    /// An input cannot be read.
+    #[error(transparent)]
+    Input(#[from] FileError),
+    /// An output cannot be written.
+    #[error(transparent)]
+    Output(#[from] SinkError),
+    /// Temporary files cannot be written or read.
+    #[error(
+        "a temporary file for buffered events failed: {0}; make room in the folder for temporary \
+         files (TMPDIR), or raise [runtime] memory"
+    )]
+    Spill(std::io::Error),
+}
+
+impl Backfill<'_> {
+    /// Reads everything, then joins and counts. `progress` is called now and then with bytes read
+    /// and, where known, bytes in all.
+    pub fn run(
+        mut self,
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Outcome, BackfillError> {
+        let files = FileSet::open(&self.inputs)?;
+        let buckets = Buckets::new(bucket_count(files.progress().1), self.memory_bytes);
+        let symbols = SharedSymbols::new(self.seed(), self.plan.settings.groupings);
+        let dead = Mutex::new(std::mem::take(&mut self.dead));
+        let parse = |thread| {
+            let mut parser = parse::Parser::new(&self, &files, &buckets, &symbols, &dead);
+            parser.run(thread, progress)
+        };
+        let mut summary = Summary::default();
+        for part in in_threads(self.threads, parse) {
+            let part = part?;
+            summary.events += part.events;
+            summary.filtered += part.filtered;
+            summary.dead += part.dead;
+        }
+        dead.into_inner().unwrap_or_else(|e| e.into_inner()).finish()?;
+        let symbols = symbols.into_inner();
+        let joined = in_threads(self.threads, |_| {
+            join::Joiner::new(&self, &symbols).run(&buckets)
+        });
+        let (rows, members) = join::merge(joined, &symbols, &self.plan.settings)?;
+        debug_assert!(rows.is_sorted_by(|a, b| order(&a.0) < order(&b.0)));
+        Ok(Outcome { rows, summary, members })
+    }
+
+    fn seed(&self) -> u64 {
+        u128::from_le_bytes(self.secret) as u64
+    }
+}
+
+/// Buckets of about 16,000 events: their join stays in the second-level cache.
+fn bucket_count(bytes: Option<u64>) -> usize {
+    let events = bytes.unwrap_or(1 << 30) / 150;
+    ((events >> 14) as usize).next_power_of_two().clamp(16, 1024)
+}
+
+/// Runs one closure in each of a number of threads and gives their results in order.
+fn in_threads<T: Send>(threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let handles: Vec<_> = (0..threads.max(1)).map(|t| scope.spawn(move || work(t))).collect();
+        let resume = |panic| std::panic::resume_unwind(panic);
+        handles.into_iter().map(|handle| handle.join().unwrap_or_else(resume)).collect()
+    })
+}

@@ -1,0 +1,128 @@
+//! The first half: lines become events, scattered by request.
+
+use super::bucket::{Buckets, Writer};
+use super::dead::DeadLetters;
+use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
+use super::{Backfill, BackfillError, Summary};
+use crate::plan::Plan;
+use marquee_expr::Value;
+use marquee_model::{RequestHasher, parse_uuid};
+use marquee_pipeline::join::Event;
+use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME};
+use marquee_sources::files::{Chunk, FileSet};
+use marquee_sources::json::RecordMeta;
+use std::sync::Mutex;
+
+/// One thread's work.
+pub(super) struct Parser<'a> {
+    plan: &'a Plan,
+    files: &'a FileSet,
+    shared: &'a SharedSymbols,
+    dead: &'a Mutex<DeadLetters>,
+    hasher: RequestHasher,
+    symbols: LocalSymbols<'a>,
+    writer: Option<Writer<'a>>,
+    keep_texts: bool,
+    scratch: Vec<u8>,
+    summary: Summary,
+}
+
+impl<'a> Parser<'a> {
+    pub(super) fn new(
+        backfill: &Backfill<'a>,
+        files: &'a FileSet,
+        buckets: &'a Buckets,
+        shared: &'a SharedSymbols,
+        dead: &'a Mutex<DeadLetters>,
+    ) -> Self {
+        Parser {
+            plan: backfill.plan,
+            files,
+            shared,
+            dead,
+            hasher: RequestHasher::new(backfill.secret),
+            symbols: shared.local(),
+            writer: Some(buckets.writer()),
+            keep_texts: backfill.with_members,
+            scratch: Vec::new(),
+            summary: Summary::default(),
+        }
+    }
+
+    pub(super) fn run(
+        &mut self,
+        thread: usize,
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Summary, BackfillError> {
+        let mut chunk = Chunk::default();
+        while self.files.next_chunk(thread, &mut chunk)? {
+            let (read, total) = self.files.progress();
+            progress(read, total);
+            self.chunk(&chunk).map_err(BackfillError::Spill)?;
+        }
+        let writer = self.writer.take().expect("a parser runs once");
+        writer.finish().map_err(BackfillError::Spill)?;
+        Ok(self.summary)
+    }
+
+    fn chunk(&mut self, chunk: &Chunk) -> std::io::Result<()> {
+        let (source, kind) = self.files.input(chunk.input);
+        let stream = self.plan.stream(kind);
+        let mut result = Ok(());
+        chunk.for_each_line(|line, record| {
+            stream.decoder.decode(record, &RecordMeta::default(), |event| {
+                self.summary.events += 1;
+                let event = event.and_then(|values| self.event(stream, values));
+                match event {
+                    Ok(Some(event)) => {
+                        let writer = self.writer.as_mut().expect("the parser is running");
+                        if let Err(error) = writer.push(&event) {
+                            result = Err(error);
+                        }
+                    }
+                    Ok(None) => self.summary.filtered += 1,
+                    Err(reason) => self.dead(source, line, &reason, record),
+                }
+            });
+        });
+        result
+    }
+
+    #[inline]
+    fn event(
+        &mut self,
+        plan: &crate::plan::StreamPlan,
+        values: &[Value<'_>],
+    ) -> Result<Option<Event>, DeadReason> {
+        let video = match plan.stream.prepare(values) {
+            Prepared::Video(video) => video,
+            Prepared::Filtered => return Ok(None),
+            Prepared::Dead(reason) => return Err(reason),
+        };
+        let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
+        else {
+            unreachable!("the decoder gives a request id and a time, or a dead letter");
+        };
+        let request = self.hasher.key_of(request_id);
+        if self.keep_texts && parse_uuid(request_id.as_bytes()).is_none() {
+            self.shared.remember(request, request_id);
+        }
+        let scratch = &mut self.scratch;
+        let tuple =
+            self.symbols.tuple(|symbols| plan.stream.tuple(values, FOR_EVER, symbols, scratch));
+        Ok(Some(Event {
+            kind: plan.stream.kind(),
+            request,
+            video: self.symbols.video(&video),
+            tuple,
+            time_ms: *time_ms,
+        }))
+    }
+
+    #[cold]
+    fn dead(&mut self, source: &str, line: u64, reason: &DeadReason, record: &[u8]) {
+        self.summary.dead += 1;
+        let mut dead = self.dead.lock().unwrap_or_else(|e| e.into_inner());
+        dead.take(source, line, &reason.to_string(), record);
+    }
+}

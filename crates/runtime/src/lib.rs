@@ -1,0 +1,10 @@
+//! Drives the pure pipeline: [`backfill`] over files that end, `lanes` over a log that does not.
+//!
+//! Here, and not in the pipeline, are threads, clocks and errors of the outside world.
+
+pub mod backfill;
+
+mod plan;
+pub mod status;
+
+pub use plan::{Plan, StreamPlan};

@@ -1,0 +1,1 @@
+//! HTTP: the collector, the trends API, health, metrics and the live page.

@@ -1,0 +1,227 @@
+//! The embedded store: a folder with an LSM tree (fjall), owned by one process.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `meta` | `generation` | the [`Generation`], as JSON |
+//! | `lanes` | lane, 4 bytes | the [`LaneState`], as JSON |
+//! | `counts` | cell and lane ([`keys`]) | impressions and plays, 8 bytes each, little-endian |
+//! | `members` | cell, lane, side, name of the chunk | a chunk of request ids |
+//!
+//! A batch of a lane and the lane's state after it are one atomic write, so counts, members and
+//! position can never disagree; a lost tail of the journal is a longer replay, never a wrong
+//! number.
+
+mod generation;
+mod keys;
+mod read;
+
+pub use generation::{Generation, Identity};
+pub use read::CellQuery;
+
+use crate::{LaneState, Sink, SinkError};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use marquee_model::{CellCounts, CellKey, Side};
+use marquee_pipeline::LaneBatch;
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+/// Where the owner of a store writes its address, for commands that find the store in use.
+pub const OWNER_FILE: &str = "owner.json";
+
+/// An open store.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    path: PathBuf,
+    db: Database,
+    meta: Keyspace,
+    lanes: Keyspace,
+    counts: Keyspace,
+    members: Keyspace,
+    generation: Generation,
+    /// Whether members are kept, or counts only.
+    keeps_members: bool,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a folder, makes it when there is none, and refuses one that belongs to
+    /// other settings.
+    pub fn open(path: &Path, identity: &Identity, keeps_members: bool) -> Result<Self, SinkError> {
+        let is_new = !path.join("db").exists();
+        let mut store = Self::open_any(path, keeps_members)?;
+        store.generation = match generation::read(&store.meta, path)? {
+            Some(generation) => generation.checked(identity, path)?,
+            None if is_new || store.is_empty()? => store.create(identity)?,
+            None => return Err(store.damaged("it holds cells, but no generation")),
+        };
+        Ok(store)
+    }
+
+    fn open_any(path: &Path, keeps_members: bool) -> Result<Self, SinkError> {
+        let failed = |error: fjall::Error| match error {
+            fjall::Error::Locked => locked(path),
+            error => failed(path, &error),
+        };
+        std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
+        let db = Database::builder(path.join("db"))
+            .manual_journal_persist(true)
+            .cache_size(64 << 20)
+            .open()
+            .map_err(failed)?;
+        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(failed);
+        Ok(EmbeddedStore {
+            meta: keyspace("meta")?,
+            lanes: keyspace("lanes")?,
+            counts: keyspace("counts")?,
+            members: keyspace("members")?,
+            path: path.to_owned(),
+            generation: Generation::default(),
+            keeps_members,
+            db,
+        })
+    }
+
+    fn create(&self, identity: &Identity) -> Result<Generation, SinkError> {
+        let generation = Generation::new(identity);
+        self.meta
+            .insert(generation::KEY, generation.to_json())
+            .and_then(|()| self.db.persist(PersistMode::SyncAll))
+            .map_err(|e| failed(&self.path, &e))?;
+        Ok(generation)
+    }
+
+    fn is_empty(&self) -> Result<bool, SinkError> {
+        self.counts.is_empty().map_err(|e| failed(&self.path, &e))
+    }
+
+    /// The generation that the store belongs to.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// Folder of the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether members are kept, or counts only.
+    pub fn keeps_members(&self) -> bool {
+        self.keeps_members
+    }
+
+    /// Adds members to closed epochs of a lane, by union: `cells` gives for each cell the chunk of
+    /// the impressions and that of the plays, and the counts of the union. Durable on return.
+    pub fn write_closed<'c>(
+        &self,
+        lane: u32,
+        name: u64,
+        cells: impl Iterator<Item = (&'c CellKey, CellCounts, [Vec<u8>; 2])>,
+        state: &LaneState,
+    ) -> Result<(), SinkError> {
+        let mut write = self.db.batch();
+        for (cell, counts, chunks) in cells {
+            let mut key = keys::cell(cell.epoch_ms, cell.epoch_start_ms, &cell.slice, &cell.video);
+            key.extend_from_slice(&lane.to_be_bytes());
+            self.add_chunks(&mut write, &key, name, chunks);
+            write.insert(&self.counts, key, counts_value(counts));
+        }
+        write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
+        write.commit().map_err(|e| failed(&self.path, &e))?;
+        self.sync()
+    }
+
+    fn add_chunks(&self, write: &mut fjall::OwnedWriteBatch, key: &[u8], name: u64, chunks: [Vec<u8>; 2]) {
+        if !self.keeps_members {
+            return;
+        }
+        for (side, chunk) in chunks.into_iter().enumerate() {
+            if !chunk.is_empty() {
+                write.insert(&self.members, keys::chunk(key, side as u8, name, &chunk), chunk);
+            }
+        }
+    }
+
+    fn damaged(&self, what: &str) -> SinkError {
+        SinkError::Damaged { path: self.path.display().to_string(), what: what.to_owned() }
+    }
+}
+
+impl Sink for EmbeddedStore {
+    fn lane_state(&self, lane: u32) -> Result<Option<LaneState>, SinkError> {
+        let value = self.lanes.get(lane.to_be_bytes()).map_err(|e| failed(&self.path, &e))?;
+        let read = |value: fjall::UserValue| {
+            serde_json::from_slice(&value)
+                .map_err(|e| self.damaged(&format!("the state of lane {lane} is unreadable: {e}")))
+        };
+        value.map(read).transpose()
+    }
+
+    fn write(&self, lane: u32, batch: &LaneBatch<'_>, state: &LaneState) -> Result<(), SinkError> {
+        let name = batch_name(lane, state);
+        let mut write = self.db.batch();
+        for changed in batch.cells() {
+            let key = keys::counts(&changed.cell, lane);
+            self.add_chunks(&mut write, &key, name, [changed.impressions, changed.plays]);
+            write.insert(&self.counts, key, counts_value(changed.cell.counts));
+        }
+        write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
+        write.commit().map_err(|e| failed(&self.path, &e))
+    }
+
+    fn sync(&self) -> Result<(), SinkError> {
+        self.db.persist(PersistMode::SyncAll).map_err(|e| failed(&self.path, &e))
+    }
+
+    fn counts_of_lane(
+        &self,
+        lane: u32,
+        from_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+        let mut cells = BTreeMap::new();
+        let query = CellQuery { from_ms: Some(from_ms), ..CellQuery::default() };
+        self.scan(&query, |cell, of_lane, counts| {
+            if of_lane == lane {
+                cells.insert(cell, counts);
+            }
+        })?;
+        Ok(cells)
+    }
+}
+
+/// Names what one batch covers: the same offsets give the same name.
+fn batch_name(lane: u32, state: &LaneState) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    lane.hash(&mut hasher);
+    state.next_offsets.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn counts_value(counts: CellCounts) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&counts.impressions.to_le_bytes());
+    value[8..].copy_from_slice(&counts.plays.to_le_bytes());
+    value
+}
+
+fn state_json(state: &LaneState) -> Vec<u8> {
+    serde_json::to_vec(state).expect("numbers and lists always serialize")
+}
+
+fn side_byte(side: Side) -> u8 {
+    match side {
+        Side::Impressions => 0,
+        Side::Plays => 1,
+    }
+}
+
+#[cold]
+fn failed(path: &Path, error: &fjall::Error) -> SinkError {
+    SinkError::Failed { path: path.display().to_string(), error: error.to_string() }
+}
+
+fn locked(path: &Path) -> SinkError {
+    let owner = std::fs::read_to_string(path.join(OWNER_FILE)).unwrap_or_default();
+    let owner: serde_json::Value = serde_json::from_str(&owner).unwrap_or_default();
+    let owner = owner["address"].as_str().map(|a| format!(" ({a})")).unwrap_or_default();
+    SinkError::Locked { path: path.display().to_string(), owner }
+}

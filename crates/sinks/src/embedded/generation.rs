@@ -1,0 +1,131 @@
+//! Generations: one version of what is counted. A store belongs to one for ever.
+
+use crate::SinkError;
+use fjall::Keyspace;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::path::Path;
+
+pub(super) const KEY: &str = "generation";
+
+/// Version of the store's layout.
+const FORMAT: u32 = 1;
+
+/// What a process brings: its settings, and what to use if the generation is new.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Everything that decides what is counted, as JSON.
+    pub settings: Json,
+    /// Number of lanes.
+    pub lanes: u32,
+    /// Lengths of epochs, longest first.
+    pub epochs_ms: Vec<i64>,
+    /// Id for a new generation, never used before.
+    pub new_id: String,
+    /// Secret for a new generation, random.
+    pub new_secret: [u8; 16],
+}
+
+/// What the store remembers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Generation {
+    format: u32,
+    /// Never used twice.
+    pub id: String,
+    /// Number of lanes.
+    pub lanes: u32,
+    epochs_ms: Vec<i64>,
+    /// Random; keys the hashes of request ids and of hash tables.
+    pub secret: [u8; 16],
+    settings: Json,
+}
+
+impl Generation {
+    pub(super) fn new(identity: &Identity) -> Self {
+        Generation {
+            format: FORMAT,
+            id: identity.new_id.clone(),
+            lanes: identity.lanes,
+            epochs_ms: identity.epochs_ms.clone(),
+            secret: identity.new_secret,
+            settings: identity.settings.clone(),
+        }
+    }
+
+    /// Lengths of epochs, longest first.
+    pub fn epochs_ms(&self) -> &[i64] {
+        &self.epochs_ms
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain data always serializes")
+    }
+
+    /// The generation, if the process counts as it does.
+    pub(super) fn checked(self, identity: &Identity, path: &Path) -> Result<Self, SinkError> {
+        let mut differences = Vec::new();
+        compare("", &self.settings, &identity.settings, &mut differences);
+        if self.lanes != identity.lanes {
+            differences.push(format!("lanes is {}, was {}", identity.lanes, self.lanes));
+        }
+        if differences.is_empty() {
+            return Ok(self);
+        }
+        Err(SinkError::OtherGeneration {
+            path: path.display().to_string(),
+            generation: self.id,
+            difference: differences.join("; "),
+        })
+    }
+}
+
+pub(super) fn read(meta: &Keyspace, path: &Path) -> Result<Option<Generation>, SinkError> {
+    let value = meta.get(KEY).map_err(|e| super::failed(path, &e))?;
+    let Some(value) = value else { return Ok(None) };
+    let json: Json = serde_json::from_slice(&value).unwrap_or_default();
+    let path = path.display().to_string();
+    match json["format"].as_u64() {
+        Some(found) if found != u64::from(FORMAT) => {
+            Err(SinkError::OtherFormat { path, found: found as u32, expected: FORMAT })
+        }
+        _ => serde_json::from_value(json).map(Some).map_err(|e| SinkError::Damaged {
+            path,
+            what: format!("its generation is unreadable: {e}"),
+        }),
+    }
+}
+
+/// Names every setting that differs, with both values.
+fn compare(at: &str, stored: &Json, wanted: &Json, differences: &mut Vec<String>) {
+    if stored == wanted {
+        return;
+    }
+    let (Json::Object(one), Json::Object(other)) = (stored, wanted) else {
+        differences.push(format!("{at} is {wanted}, was {stored}"));
+        return;
+    };
+    let mut names: Vec<&String> = one.keys().chain(other.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        let value = |object: &serde_json::Map<String, Json>| object.get(name).cloned();
+        let (one, other) = (value(one).unwrap_or(Json::Null), value(other).unwrap_or(Json::Null));
+        compare(&at, &one, &other, differences);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_named() {
+        let stored = json!({"join": {"within": "1h", "early": "1m"}, "aggregate": ["30m"]});
+        let wanted = json!({"join": {"within": "2h", "early": "1m"}, "aggregate": ["30m"]});
+        let mut differences = Vec::new();
+        compare("", &stored, &wanted, &mut differences);
+        assert_eq!(differences, [r#"join.within is "2h", was "1h""#]);
+    }
+}

@@ -1,0 +1,133 @@
+//! The late and the dead-letter output: NDJSON files beside the store.
+//!
+//! A line is `{"source", "position", "reason", "record"}`; late events add their `code`. Lines are
+//! synced before the position of the log moves. The committed length of a file is part of the
+//! lane's state, so that what a crash left behind it is cut off and written again: nothing is
+//! lost and nothing is doubled.
+
+use crate::SinkError;
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// One record that was not counted, or not wholly.
+#[derive(Clone, Debug, Serialize)]
+pub struct Letter<'a> {
+    /// File, or topic and lane.
+    pub source: &'a str,
+    /// Line or offset.
+    pub position: u64,
+    /// A stable code, for late events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'a str>,
+    /// Why, in words.
+    pub reason: &'a str,
+    /// The record as text. Bytes that are no UTF-8 are replaced; see `record_base16`.
+    pub record: &'a str,
+    /// The record in hexadecimal digits, where it is no UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_base16: Option<String>,
+}
+
+impl<'a> Letter<'a> {
+    /// Writes a letter about a record of any bytes as one line.
+    pub fn write(
+        out: &mut Vec<u8>,
+        source: &'a str,
+        position: u64,
+        code: Option<&'a str>,
+        reason: &'a str,
+        record: &'a [u8],
+    ) {
+        let text = String::from_utf8_lossy(record);
+        let record_base16 = std::str::from_utf8(record).is_err().then(|| {
+            record.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        });
+        let letter = Letter { source, position, code, reason, record: &text, record_base16 };
+        serde_json::to_writer(&mut *out, &letter).expect("texts and numbers always serialize");
+        out.push(b'\n');
+    }
+}
+
+/// One output file of one lane.
+#[derive(Debug)]
+pub struct LetterFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are in the file and, after [`LetterFile::sync`], durable.
+    len: u64,
+    pending: Vec<u8>,
+}
+
+impl LetterFile {
+    /// Opens a file and cuts off what is behind the committed length.
+    pub fn open(path: &Path, committed: u64) -> Result<Self, SinkError> {
+        let failed = |e: std::io::Error| file_error(path, &e.to_string());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len < committed {
+            // Somebody took letters away (to work through them, say): that is their right.
+            tracing::warn!(path = %path.display(), len, committed, "the file is shorter than written");
+        }
+        let len = len.min(committed);
+        file.set_len(len).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed)?;
+        Ok(LetterFile { path: path.to_owned(), file, len, pending: Vec::new() })
+    }
+
+    /// Where lines of the next write are collected.
+    pub fn pending(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Writes and syncs what is pending, and returns the length of the file.
+    pub fn sync(&mut self) -> Result<u64, SinkError> {
+        if !self.pending.is_empty() {
+            self.file
+                .write_all(&self.pending)
+                .and_then(|()| self.file.sync_data())
+                .map_err(|e| file_error(&self.path, &e.to_string()))?;
+            self.len += self.pending.len() as u64;
+            self.pending.clear();
+        }
+        Ok(self.len)
+    }
+}
+
+fn file_error(path: &Path, error: &str) -> SinkError {
+    SinkError::File { path: path.display().to_string(), error: error.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_committed_is_written_again_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("dead/lane-0.ndjson");
+        let mut file = LetterFile::open(&path, 0).expect("it opens");
+        Letter::write(file.pending(), "log", 1, None, "bad", b"\xff{");
+        let committed = file.sync().expect("it is written");
+        Letter::write(file.pending(), "log", 2, None, "bad", b"x");
+        file.sync().expect("it is written, but never committed");
+        let mut file = LetterFile::open(&path, committed).expect("it opens again");
+        Letter::write(file.pending(), "log", 2, None, "bad", b"x");
+        file.sync().expect("it is written");
+        let text = std::fs::read_to_string(&path).expect("it reads");
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["record_base16"], "ff7b");
+        assert_eq!(lines[1]["position"], 2);
+    }
+}

@@ -1,0 +1,120 @@
+//! Where deltas go. One small trait, [`Sink`]; one folder for each store behind it.
+//!
+//! A sink takes whole batches of one lane: the members that are new, the counts of the changed
+//! cells, and the state from which the lane goes on. It never takes anything back (invariant
+//! MONO), and it says "durable" only for what is synced.
+
+pub mod cells;
+pub mod embedded;
+pub mod letters;
+
+use marquee_model::{CellCounts, CellKey};
+use marquee_pipeline::LaneBatch;
+use marquee_pipeline::lane::Counters;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// A store of counts and members.
+pub trait Sink: Send + Sync {
+    /// The state of a lane's last durable commit; `None` for a lane without history.
+    fn lane_state(&self, lane: u32) -> Result<Option<LaneState>, SinkError>;
+
+    /// Writes a batch of one lane and the state after it, all or nothing. Durable after the next
+    /// [`Sink::sync`].
+    fn write(&self, lane: u32, batch: &LaneBatch<'_>, state: &LaneState) -> Result<(), SinkError>;
+
+    /// Makes durable what has been written.
+    fn sync(&self) -> Result<(), SinkError>;
+
+    /// Counts of one lane in all epochs that start at or after a time, for comparison after a
+    /// rebuild.
+    fn counts_of_lane(
+        &self,
+        lane: u32,
+        from_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
+}
+
+/// From where a lane goes on after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneState {
+    /// The next offset to read, by topic.
+    pub next_offsets: Vec<u64>,
+    /// The first open epoch, as a number of longest epochs since 1970. Never moves back.
+    pub frontier: i64,
+    /// For each topic the smallest offset of any event of an epoch: where a rebuild begins.
+    pub smallest_offsets: Vec<BTreeMap<i64, u64>>,
+    /// What has been read up to `next_offsets`.
+    pub counters: Counters,
+    /// Bytes of the late output that belong to this commit; what is behind them is written again.
+    pub late_bytes: u64,
+    /// The same for the dead-letter output.
+    pub dead_bytes: u64,
+}
+
+/// A store that cannot go on.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// Another process has it open.
+    #[error(
+        "the store {path} is in use by another process{owner}; stop that, or ask it over HTTP \
+         (`marquee trends` does)"
+    )]
+    Locked {
+        /// Folder of the store.
+        path: String,
+        /// ` (http://...)` where known.
+        owner: String,
+    },
+    /// It was made with other settings.
+    #[error(
+        "the store {path} belongs to generation {generation}, which counts otherwise: {difference}. \
+         Restore these settings, or give the new ones another [store] path"
+    )]
+    OtherGeneration {
+        /// Folder of the store.
+        path: String,
+        /// Id of its generation.
+        generation: String,
+        /// Which settings differ, and how.
+        difference: String,
+    },
+    /// It was written by another version of the program.
+    #[error("the store {path} has format {found}, this program writes {expected}; use that version")]
+    OtherFormat {
+        /// Folder of the store.
+        path: String,
+        /// Format of the store.
+        found: u32,
+        /// Format of this program.
+        expected: u32,
+    },
+    /// What it holds cannot be read.
+    #[error("the store {path} is damaged: {what}; move it away and let `marquee run` rebuild it")]
+    Damaged {
+        /// Folder of the store.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Reading or writing failed.
+    #[error(
+        "the store {path} failed: {error}; free space or repair the disk and start again, nothing \
+         acknowledged is lost"
+    )]
+    Failed {
+        /// Folder of the store.
+        path: String,
+        /// What the store says.
+        error: String,
+    },
+    /// Cells cannot be written to a file.
+    #[error("cannot write {path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: String,
+    },
+}

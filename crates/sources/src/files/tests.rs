@@ -1,0 +1,70 @@
+//! Tests of reading files: every form gives the same lines, and damage is an error.
+
+use super::*;
+use std::io::Write;
+
+fn lines_of(set: &FileSet) -> Result<Vec<(u64, String)>, FileError> {
+    let mut chunk = Chunk::default();
+    let mut lines = Vec::new();
+    while set.next_chunk(0, &mut chunk)? {
+        chunk.for_each_line(|number, line| {
+            lines.push((number, String::from_utf8_lossy(line).into_owned()));
+        });
+    }
+    Ok(lines)
+}
+
+fn read(name: &str, bytes: &[u8]) -> Result<Vec<(u64, String)>, FileError> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).expect("it is written");
+    lines_of(&FileSet::open(&[(Kind::Play, path)])?)
+}
+
+fn numbered(lines: &[&str]) -> Vec<(u64, String)> {
+    (1..).zip(lines.iter().map(|l| (*l).to_owned())).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(bytes).expect("memory takes all");
+    writer.finish().expect("memory takes all")
+}
+
+#[test]
+fn every_form_gives_the_same_lines() {
+    let text = b"one\ntwo\r\nthree";
+    let expected = numbered(&["one", "two", "three"]);
+    assert_eq!(read("x", text).expect("plain"), expected);
+    assert_eq!(read("x", b"\xef\xbb\xbfone\ntwo\nthree\n").expect("with a mark"), expected);
+    assert_eq!(read("x", &gzip(text)).expect("gzip"), expected);
+    let joined = [gzip(b"one\ntw"), gzip(b"o\nthree")].concat();
+    assert_eq!(read("x", &joined).expect("two gzip members"), expected);
+    let zstd = zstd::encode_all(&text[..], 1).expect("memory takes all");
+    assert_eq!(read("x", &zstd).expect("zstd"), expected);
+    assert_eq!(read("x", b"").expect("empty"), vec![]);
+    assert_eq!(read("x", b"\n \na\n").expect("blank"), vec![(3, "a".to_owned())]);
+}
+
+#[test]
+fn lines_longer_than_a_chunk_stay_whole() {
+    let long = "x".repeat(3 * CHUNK_BYTES + 17);
+    let text = format!("a\n{long}\nb\n");
+    assert_eq!(read("x", text.as_bytes()).expect("it reads"), numbered(&["a", &long, "b"]));
+}
+
+#[test]
+fn a_cut_gzip_is_an_error_and_not_a_shorter_file() {
+    let whole = gzip("a line of text\n".repeat(100_000).as_bytes());
+    for end in [11, whole.len() / 2, whole.len() - 1] {
+        let error = read("x", &whole[..end]).expect_err("it is cut");
+        assert!(matches!(error, FileError::Read { .. }), "{end}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let missing = PathBuf::from("no/such/file");
+    let error = FileSet::open(&[(Kind::Play, missing)]).err().expect("it is missing");
+    assert!(error.to_string().starts_with("cannot open no/such/file: "), "{error}");
+}

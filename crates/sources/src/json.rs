@@ -1,0 +1,239 @@
+//! Decoding: one JSON record becomes the typed values of its events, by the mapping of the config.
+//!
+//! Only the fields that the mapping names are kept; strings are borrowed from the record unless
+//! they contain escapes. Whatever is wrong is a [`DeadReason`], never an error of the program.
+
+mod fields;
+mod typed;
+
+use fields::{Fields, Raw};
+use marquee_expr::{Declared, RecordPredicate, Value};
+use marquee_pipeline::prepare::{ATTRIBUTES, DeadReason, HEADERS, KEY, RECORD_TIME};
+use serde_json::Value as Json;
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use typed::Wanted;
+
+/// A record of this many bytes or more is a dead letter.
+pub const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// The unit of a time field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds since 1970 UTC, whole or with a fraction.
+    Seconds,
+    /// Whole milliseconds since 1970 UTC.
+    Milliseconds,
+    /// Whole microseconds since 1970 UTC, cut to milliseconds.
+    Microseconds,
+    /// RFC 3339 text.
+    Rfc3339,
+}
+
+/// Names of nested fields, outermost first.
+pub type Path = Vec<String>;
+
+/// Where the fields of an event stand in a record.
+#[derive(Clone)]
+pub struct Mapping {
+    /// Records for which this is not true belong to another stream.
+    pub record_filter: Option<RecordPredicate>,
+    /// A list of which each element is an event: its fields first, then the record's.
+    pub explode: Option<Path>,
+    /// Path of the request id.
+    pub request_id: Path,
+    /// Path of the video id.
+    pub video: Path,
+    /// Path of the event time.
+    pub time: Path,
+    /// Unit of the event time.
+    pub time_unit: TimeUnit,
+    /// Declared attributes and their paths.
+    pub attributes: Vec<(Declared, Path)>,
+}
+
+/// What a log knows about a record besides its payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordMeta<'a> {
+    /// The log's own timestamp, where it has one.
+    pub record_time_ms: Option<i64>,
+    /// The record's key.
+    pub key: Option<&'a [u8]>,
+    /// The record's headers.
+    pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
+}
+
+/// The values of one event, in the slots of [`marquee_pipeline::prepare`].
+pub type Values<'a> = SmallVec<[Value<'a>; 10]>;
+
+/// Decodes the records of one stream.
+#[derive(Clone)]
+pub struct Decoder {
+    mapping: Mapping,
+    /// What each slot wants, by the order of `fields`' slots.
+    wanted: Vec<Wanted>,
+    fields: Fields,
+}
+
+impl Decoder {
+    /// For a checked mapping.
+    pub fn new(mapping: Mapping) -> Self {
+        let paths = || {
+            let standard = [&mapping.request_id, &mapping.video, &mapping.time];
+            standard.into_iter().chain(mapping.attributes.iter().map(|(_, path)| path))
+        };
+        let names = paths().map(|path| path.join(".")).collect::<Vec<_>>();
+        let mut wanted = vec![
+            Wanted::id(&names[0]),
+            Wanted::id(&names[1]),
+            Wanted::time(&names[2], mapping.time_unit),
+        ];
+        let attributes = mapping.attributes.iter().zip(&names[3..]);
+        wanted.extend(attributes.map(|((declared, _), name)| Wanted::attribute(name, declared)));
+        Decoder { fields: Fields::new(paths()), wanted, mapping }
+    }
+
+    /// Decodes one record and calls `each` for every event of it, good or bad. A record of another
+    /// stream has no events.
+    #[inline]
+    pub fn decode(
+        &self,
+        record: &[u8],
+        meta: &RecordMeta<'_>,
+        mut each: impl FnMut(Result<&Values<'_>, DeadReason>),
+    ) {
+        if record.len() >= MAX_RECORD_BYTES {
+            return each(Err(too_long(record.len())));
+        }
+        if self.mapping.record_filter.is_some() || self.mapping.explode.is_some() {
+            return self.decode_tree(record, meta, &mut each);
+        }
+        match self.fields.read(record) {
+            Ok(raw) => match self.values(raw.into_iter(), meta) {
+                Ok(values) => each(Ok(&values)),
+                Err(reason) => each(Err(reason)),
+            },
+            Err(reason) => each(Err(reason)),
+        }
+    }
+
+    /// The way for mappings that look at the whole record.
+    fn decode_tree(
+        &self,
+        record: &[u8],
+        meta: &RecordMeta<'_>,
+        each: &mut dyn FnMut(Result<&Values<'_>, DeadReason>),
+    ) {
+        let tree: Json = match serde_json::from_slice(record) {
+            Ok(tree @ Json::Object(_)) => tree,
+            Ok(other) => return each(Err(not_an_object(&other))),
+            Err(error) => return each(Err(not_json(&error))),
+        };
+        match self.mapping.record_filter.as_ref().map(|filter| filter.eval(&tree)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => return,
+            Some(Err(error)) => return each(Err(where_failed(&self.mapping, &error.to_string()))),
+        }
+        let Some(explode) = &self.mapping.explode else {
+            return self.element(None, &tree, meta, each);
+        };
+        match lookup(&tree, explode) {
+            Some(Json::Array(elements)) => {
+                for element in elements {
+                    self.element(Some((explode, element)), &tree, meta, each);
+                }
+            }
+            _ => each(Err(no_list(explode))),
+        }
+    }
+
+    fn element(
+        &self,
+        element: Option<(&Path, &Json)>,
+        record: &Json,
+        meta: &RecordMeta<'_>,
+        each: &mut dyn FnMut(Result<&Values<'_>, DeadReason>),
+    ) {
+        let find = |path: &Path| match element {
+            // The elements of a plain list are addressed by the path of the list itself.
+            Some((explode, element)) if path == explode => Some(element),
+            Some((_, element)) => lookup(element, path).or_else(|| lookup(record, path)),
+            None => lookup(record, path),
+        };
+        let mapping = &self.mapping;
+        let standard = [&mapping.request_id, &mapping.video, &mapping.time];
+        let paths = standard.into_iter().chain(mapping.attributes.iter().map(|(_, path)| path));
+        match self.values(paths.map(|path| Raw::of_tree(find(path))), meta) {
+            Ok(values) => each(Ok(&values)),
+            Err(reason) => each(Err(reason)),
+        }
+    }
+
+    /// Puts typed values into their slots.
+    #[inline]
+    fn values<'a>(
+        &self,
+        raw: impl Iterator<Item = Raw<'a>>,
+        meta: &RecordMeta<'a>,
+    ) -> Result<Values<'a>, DeadReason> {
+        let mut values = Values::new();
+        for (place, (raw, wanted)) in raw.zip(&self.wanted).enumerate() {
+            if place == RECORD_TIME {
+                push_meta(&mut values, meta);
+            }
+            values.push(wanted.value(raw)?);
+        }
+        if self.wanted.len() == RECORD_TIME {
+            push_meta(&mut values, meta);
+        }
+        Ok(values)
+    }
+}
+
+/// The slots between the event's own three fields and its attributes.
+#[inline]
+fn push_meta<'a>(values: &mut Values<'a>, meta: &RecordMeta<'a>) {
+    debug_assert_eq!((RECORD_TIME, KEY, HEADERS, ATTRIBUTES), (3, 4, 5, 6));
+    values.push(meta.record_time_ms.map_or(Value::Null, Value::Int));
+    values.push(match meta.key {
+        Some(key) => Value::String(String::from_utf8_lossy(key)),
+        None => Value::Null,
+    });
+    values.push(Value::StringMap(meta.headers));
+}
+
+fn lookup<'j>(tree: &'j Json, path: &Path) -> Option<&'j Json> {
+    path.iter().try_fold(tree, |tree, name| tree.as_object()?.get(name))
+}
+
+#[cold]
+fn too_long(len: usize) -> DeadReason {
+    DeadReason::Malformed(format!(
+        "the record has {len} bytes; records must stay under {MAX_RECORD_BYTES}"
+    ))
+}
+
+#[cold]
+fn not_json(error: &serde_json::Error) -> DeadReason {
+    DeadReason::Malformed(format!("not JSON: {error}"))
+}
+
+#[cold]
+fn not_an_object(found: &Json) -> DeadReason {
+    let kind = Raw::of_tree(Some(found)).kind();
+    DeadReason::Malformed(format!("the record is {kind}, not a JSON object"))
+}
+
+#[cold]
+fn no_list(path: &Path) -> DeadReason {
+    DeadReason::Malformed(format!("explode: there is no list at {:?}", path.join(".")))
+}
+
+#[cold]
+fn where_failed(mapping: &Mapping, error: &str) -> DeadReason {
+    let source_text = mapping.record_filter.as_ref().map_or("", |f| f.source()).to_owned();
+    DeadReason::Expression { what: "where", source_text, error: error.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
