@@ -1,1 +1,14 @@
-//! End-to-end tests: the real binary, real files, real HTTP, kill -9, DuckDB.
+//! End-to-end tests: the real binary, real files, DuckDB as a judge.
+//!
+//! This crate is what the tests in `tests/` share, in the order in which they need it: [`skip`] says
+//! that a test cannot run here, [`program`] runs the binary, [`data`] makes its input, [`cells`]
+//! reads and compares its output, [`duckdb`] counts the same by SQL, [`service`] is a running
+//! `marquee run`. It knows the program from outside only: its command line, its files, its HTTP and
+//! docs/semantics.md.
+
+pub mod cells;
+pub mod data;
+pub mod duckdb;
+pub mod program;
+pub mod service;
+pub mod skip;

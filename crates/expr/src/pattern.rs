@@ -1,21 +1,20 @@
 //! The pattern of `matches`: literals with anchors and alternatives become string comparisons,
-//! everything else goes to the regular expressions of the `cel` crate, within a bound on size.
-//! (`cel` compiles such a pattern at every call; it hands out no compiled one.)
-
-use cel::common::types::{CelBool, CelString};
-use cel::common::value::CowVal;
+//! everything else is compiled once, by the `regex` crate that `cel` itself uses, within a bound on
+//! size. (`cel` would compile the pattern at every call.)
 
 use crate::error::EvalError;
-use crate::interpret::{environment, reason};
 use crate::limits::{PATTERN_BYTES_MAX, PATTERN_SIZE_MAX};
+
+/// Memory that one compiled pattern may take.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// A pattern that is known to be valid and bounded.
 #[derive(Debug)]
 pub(crate) enum Pattern {
     /// Any of these.
     Literals(Box<[Literal]>),
-    /// A regular expression: about `|pattern|` work to compile, then linear in the text.
-    General(Box<str>),
+    /// A regular expression: linear in the text.
+    General(regex::Regex),
 }
 
 /// A literal, and whether it must begin or end the text.
@@ -38,14 +37,14 @@ impl Pattern {
         if size(source) > PATTERN_SIZE_MAX {
             return Err("the pattern repeats too much: it would be too large".to_owned());
         }
-        matches("", source).map_err(|error| error.reason.into_owned())?;
-        Ok(Pattern::General(source.into()))
+        let compiled = regex::RegexBuilder::new(source).size_limit(COMPILED_BYTES_MAX).build();
+        compiled.map(Pattern::General).map_err(|error| error.to_string())
     }
 
     pub(crate) fn is_match(&self, text: &str) -> Result<bool, EvalError> {
         match self {
             Pattern::Literals(literals) => Ok(literals.iter().any(|literal| literal.is_in(text))),
-            Pattern::General(pattern) => matches(text, pattern),
+            Pattern::General(pattern) => Ok(pattern.is_match(text)),
         }
     }
 }
@@ -59,20 +58,6 @@ impl Literal {
             (false, false) => text.contains(&*self.text),
         }
     }
-}
-
-/// Runs the `matches` of the `cel` crate.
-fn matches(text: &str, pattern: &str) -> Result<bool, EvalError> {
-    let args: Vec<CowVal<'_, '_>> =
-        vec![CowVal::owned(CelString::from(text)), CowVal::owned(CelString::from(pattern))];
-    let Some(function) = environment().find_overload("matches", &args) else {
-        return Err(EvalError::new("regular expressions are not compiled in"));
-    };
-    let found = function(args).map_err(|error| reason(&error))?;
-    found
-        .downcast_ref::<CelBool>()
-        .map(|found| *found.inner())
-        .ok_or(EvalError::new("matches() gave no bool"))
 }
 
 /// The pattern as literals, if it is nothing else: `a|b`, `^a`, `b$`, `^(a|b)$`.
@@ -164,6 +149,10 @@ fn skip_class(rest: &mut std::str::Chars<'_>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::interpret::{environment, reason};
+    use cel::common::types::{CelBool, CelString};
+    use cel::common::value::CowVal;
+
 
     /// A pattern, and whether it is one of literals; then texts, and the crate's own answers.
     fn check(source: &str, simple: bool, texts: &[&str]) {
@@ -206,5 +195,19 @@ mod tests {
             assert!(Pattern::new(source).is_err(), "{source}");
         }
         assert!(Pattern::new(&"a".repeat(PATTERN_BYTES_MAX + 1)).is_err());
+    }
+
+    /// Runs the `matches` of the `cel` crate.
+    fn matches(text: &str, pattern: &str) -> Result<bool, EvalError> {
+        let args: Vec<CowVal<'_, '_>> =
+            vec![CowVal::owned(CelString::from(text)), CowVal::owned(CelString::from(pattern))];
+        let Some(function) = environment().find_overload("matches", &args) else {
+            return Err(EvalError::new("regular expressions are not compiled in"));
+        };
+        let found = function(args).map_err(|error| reason(&error))?;
+        found
+            .downcast_ref::<CelBool>()
+            .map(|found| *found.inner())
+            .ok_or(EvalError::new("matches() gave no bool"))
     }
 }

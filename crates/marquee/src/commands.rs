@@ -2,8 +2,11 @@
 
 mod backfill;
 mod check;
+mod demo;
 mod failure;
 mod generate;
+mod run;
+mod trends;
 
 pub use failure::Failure;
 
@@ -25,8 +28,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start everything on this machine, with simulated members, and watch cells change
+    Demo(demo::Arguments),
+    /// Run the service: collect over HTTP, join, count, answer questions
+    Run(run::Arguments),
     /// Count files that end: NDJSON (plain, gzip, Zstandard, `-` for standard input) or Parquet
     Backfill(backfill::Arguments),
+    /// Show what was counted
+    Trends(trends::Arguments),
     /// Check a configuration and show what it means
     Check(check::Arguments),
     /// Write invented impressions and plays, the same for the same flags on every machine
@@ -51,6 +60,9 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Demo(arguments) => arguments.run(),
+            Command::Run(arguments) => arguments.run(),
+            Command::Trends(arguments) => arguments.run(),
             Command::Backfill(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),

@@ -7,4 +7,5 @@
 pub mod commands;
 pub mod config;
 pub mod generate;
+pub mod service;
 pub mod wiring;

@@ -167,6 +167,12 @@ pub fn secret() -> [u8; 16] {
     secret
 }
 
+/// Two random words from the system.
+pub fn random_words() -> [u64; 2] {
+    let secret = u128::from_le_bytes(secret());
+    [secret as u64, (secret >> 64) as u64]
+}
+
 /// The time of this machine, milliseconds since 1970 UTC.
 pub fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -156,6 +156,11 @@ impl Aggregate {
         changes
     }
 
+    /// Whether a cell has changed since the last batch.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// The request id of an index in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
     pub fn request(&self, number: u32) -> &str {
         let (start, end) = self.requests[number as usize];

@@ -212,7 +212,10 @@ impl Scope<'_> {
                 return Applied::Duplicate;
             }
             let limit = self.settings.max_facts as usize;
-            if group.facts(handle).len() >= limit && group.impressions(handle) >= limit {
+            if self.is_limited(epoch)
+                && group.facts(handle).len() >= limit
+                && group.impressions(handle) >= limit
+            {
                 return Applied::TooManyFacts;
             }
             if self.settings.impressions == Impressions::All && epoch >= self.frontier {
@@ -221,7 +224,7 @@ impl Scope<'_> {
             }
             kept = Some((handle, group.push(handle, fact)));
         }
-        for place in 0..plays.of(event.request).len() {
+        for place in self.play_candidates(plays, event) {
             let play = plays.of(event.request)[place];
             if !self.is_match(event.video, event.time_ms, &play) {
                 continue;
@@ -232,6 +235,12 @@ impl Scope<'_> {
             self.count_by_play(plays, event.request, place, epoch, emit);
         }
         Applied::New
+    }
+
+    /// Whether an epoch counts towards `max_facts`. Facts of closed epochs, which only a rebuild
+    /// keeps, do not: the first time such an event was late and matched without being kept.
+    fn is_limited(&self, epoch: i64) -> bool {
+        epoch >= self.first_frontier
     }
 
     fn play(
@@ -245,12 +254,14 @@ impl Scope<'_> {
     ) -> Applied {
         let Event { request, video, tuple, time_ms, .. } = *event;
         let play = Play { time_ms, epoch, video, tuple, joined: false };
-        let known = plays.of(request);
-        if known.iter().any(|p| p.time_ms == time_ms && p.video == video && p.tuple == tuple) {
+        if plays.has(request, &play) {
             return Applied::Duplicate;
         }
         let limit = self.settings.max_facts as usize;
-        if known.len() >= limit && known.iter().filter(|p| p.epoch == epoch).count() >= limit {
+        if self.is_limited(epoch)
+            && plays.of(request).len() >= limit
+            && plays.in_epoch(request, epoch) >= limit
+        {
             return Applied::TooManyFacts;
         }
         let stored = kept.then(|| plays.push(request, play));
@@ -268,6 +279,9 @@ impl Scope<'_> {
                 if let Some(stored) = stored {
                     self.count_by_play(plays, request, stored, shown_in, emit);
                 }
+                if self.one_match_is_enough() {
+                    break;
+                }
             }
         }
         Applied::New
@@ -277,9 +291,29 @@ impl Scope<'_> {
     #[inline]
     fn candidates(&self, group: &Group, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
         match self.settings.match_ {
-            Match::RequestAndVideo => group.places_of(handle, video),
+            Match::RequestAndVideo => group.facts_of(handle, video).map(|(p, _)| p).collect(),
             Match::Request => (0..group.facts(handle).len() as u32).collect(),
         }
+    }
+
+    /// Places of the plays that an impression may match.
+    #[inline]
+    fn play_candidates(&self, plays: &Plays, event: &Event) -> SmallVec<[usize; 4]> {
+        match self.settings.match_ {
+            Match::RequestAndVideo => {
+                plays.of_video(event.request, event.video).map(|(place, _)| place).collect()
+            }
+            Match::Request => (0..plays.of(event.request).len()).collect(),
+        }
+    }
+
+    /// Whether the first matching impression of an epoch tells all that a play adds there: with
+    /// one cell for all of a video's impressions, and no impression that has to learn of it.
+    #[inline]
+    fn one_match_is_enough(&self) -> bool {
+        self.simple
+            && self.settings.match_ == Match::Request
+            && self.settings.impressions == Impressions::All
     }
 
     #[inline]
@@ -336,16 +370,15 @@ impl Scope<'_> {
         shown_in: i64,
         emit: &mut impl Emit,
     ) {
-        let known = plays.of(request);
-        let play = known[place];
+        let play = plays.of(request)[place];
         if self.settings.epoch_of_play != EpochOfPlay::Play || play.joined {
             return;
         }
         let here = self.place_of_play(&play);
-        let counted = known
-            .iter()
-            .filter(|p| p.joined && p.video == play.video && p.epoch == play.epoch)
-            .map(|p| self.place_of_play(p));
+        let counted = plays
+            .of_video(request, play.video)
+            .filter(|(_, p)| p.joined && p.epoch == play.epoch)
+            .map(|(_, p)| self.place_of_play(&p));
         let fresh = self.fresh(counted, here);
         self.emit(Side::Plays, play.video, here, fresh, shown_in >= self.first_frontier, emit);
         plays.set_joined(request, place);
@@ -375,10 +408,8 @@ impl Scope<'_> {
         fact: Fact,
         counted: impl Fn(Fact) -> bool,
     ) -> u64 {
-        let places = group.places_of(handle, fact.video);
-        let facts = group.facts(handle);
-        let others = places.iter().map(|p| facts[*p as usize]).filter(|f| counted(*f));
-        self.fresh(others.map(|f| self.place(0, f)), self.place(0, fact))
+        let others = group.facts_of(handle, fact.video).filter(|(_, f)| counted(*f));
+        self.fresh(others.map(|(_, f)| self.place(0, f)), self.place(0, fact))
     }
 
     /// One bit for each (length, grouping set), set where no other fact falls into the same cell.

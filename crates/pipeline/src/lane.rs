@@ -253,14 +253,21 @@ impl LanePipeline {
         LaneBatch { cells, lane: self }
     }
 
-    /// The batch is durable. Drops the epochs that are gone by now, and with them their symbols.
-    pub fn advance(&mut self) {
-        self.aggregate.forget_requests();
-        self.let_time_pass();
+    /// Whether cells have changed that no batch has taken yet.
+    pub fn has_changes(&self) -> bool {
+        self.aggregate.has_changes()
     }
 
-    /// While rebuilding: drops facts that the watermark has passed. Writes nothing.
-    pub fn let_time_pass(&mut self) {
+    /// The batch is durable. Drops the epochs that are gone by now, and with them their symbols.
+    ///
+    /// Time stands still while rebuilding: the log is read again in another interleaving than the
+    /// first time, and a group that went before its last event came would come out short.
+    pub fn advance(&mut self) {
+        if self.is_rebuilding() {
+            return;
+        }
+        debug_assert!(!self.has_changes(), "changes are taken by a batch before time moves");
+        self.aggregate.forget_requests();
         let Some(watermark_ms) = self.watermark.advance() else { return };
         let before = self.join.kept_from();
         self.join.drop_before(watermark_ms);
@@ -273,6 +280,11 @@ impl LanePipeline {
     /// All cells of open epochs, to be compared with the store after a rebuild.
     pub fn open_cells(&self) -> impl Iterator<Item = CellView<'_>> {
         self.aggregate.open_cells().map(|cell| self.view(&cell))
+    }
+
+    /// Number of cells of open epochs.
+    pub fn open_cell_count(&self) -> usize {
+        self.aggregate.len()
     }
 
     fn view(&self, cell: &CellChange) -> CellView<'_> {

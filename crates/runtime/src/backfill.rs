@@ -7,11 +7,13 @@
 
 mod bucket;
 mod dead;
+mod into_store;
 mod join;
 mod parse;
 mod shared;
 
 pub use dead::DeadLetters;
+pub use into_store::{IntoStoreError, write_into};
 
 use crate::plan::Plan;
 use bucket::Buckets;

@@ -1,8 +1,9 @@
-//! Drives the pure pipeline: [`backfill`] over files that end, `lanes` over a log that does not.
+//! Drives the pure pipeline: [`backfill`] over files that end, [`lanes`] over a log that does not.
 //!
 //! Here, and not in the pipeline, are threads, clocks and errors of the outside world.
 
 pub mod backfill;
+pub mod lanes;
 
 mod plan;
 pub mod status;

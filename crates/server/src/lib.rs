@@ -1,1 +1,84 @@
 //! HTTP: the collector, the trends API, health, metrics and the live page.
+//!
+//! The server stands at both ends of the pipeline. What members' clients send, the
+//! [collector](self#routes) checks and appends to the log; what the lanes have written to the
+//! store, [`trends`] reads. In between it knows nothing but the [`StatusBoard`].
+//!
+//! # Routes
+//!
+//! | route | what |
+//! |---|---|
+//! | `POST /v1/impressions`, `/v1/plays` | the collector: an object, an array or NDJSON |
+//! | `GET /v1/trends` | cells, a page at a time; parameters in [`trends`] |
+//! | `GET /v1/status` | what the live page shows besides; **unstable**, for that page only |
+//! | `GET /healthz`, `/readyz`, `/metrics` | for whoever runs the process |
+//! | `GET /`, `/page.js`, `/page.css` | the live page, which loads nothing from anywhere else |
+//!
+//! Every error is a problem document (RFC 9457) whose `detail` says what to do.
+//!
+//! **What it never does.** It counts nothing, it never writes to the store, it authenticates
+//! nobody, and it speaks no TLS: who may reach it is decided by the address it listens on, or by a
+//! proxy. Against web pages of other sites it has two guards: [`serve`] on a loopback address
+//! answers only to loopback names, and the collector refuses a foreign `Origin`.
+
+mod app;
+mod collector;
+mod guard;
+mod health;
+mod mapping;
+mod metrics;
+mod page;
+mod problem;
+mod serve;
+mod status_api;
+pub mod trends;
+mod trends_api;
+
+pub use serve::serve;
+
+use app::App;
+use axum::Router;
+use axum::routing::{get, post};
+use marquee_model::Kind;
+use marquee_runtime::Plan;
+use marquee_runtime::status::StatusBoard;
+use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sources::embedded::EmbeddedLog;
+use std::sync::Arc;
+
+/// What the server works with.
+pub struct Parts {
+    /// What is counted, and how records are read.
+    pub plan: Arc<Plan>,
+    /// The log, opened with the topics of [`Plan::topics`] in their order.
+    pub log: EmbeddedLog,
+    /// The store, which is only read.
+    pub store: EmbeddedStore,
+    /// What the lanes say of themselves.
+    pub status: Arc<StatusBoard>,
+    /// The largest body of a request to the collector.
+    pub max_body_bytes: u64,
+    /// Now, in milliseconds since 1970 UTC: the record time of what is accepted.
+    pub clock: fn() -> i64,
+}
+
+/// All routes. Serve them with [`serve`].
+pub fn router(parts: Parts) -> Router {
+    let app = Arc::new(App::new(parts));
+    let take = |kind: Kind| post(move |state, request| collector::collect(kind, state, request));
+    Router::new()
+        .route("/v1/impressions", take(Kind::Impression))
+        .route("/v1/plays", take(Kind::Play))
+        .route("/v1/trends", get(trends_api::trends))
+        .route("/v1/status", get(status_api::status))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
+        .route("/", get(page::page))
+        .route("/page.js", get(page::script))
+        .route("/page.css", get(page::style))
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(axum::middleware::map_response(page::secure))
+        .with_state(app)
+}

@@ -2,10 +2,10 @@
 
 use super::{ConfigArgument, Failure};
 use crate::config::Config;
-use crate::wiring;
+use crate::{service, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
-use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome};
+use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
 use marquee_sinks::cells;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -39,6 +39,9 @@ impl Arguments {
         let config = self.config.load()?;
         let plan = wiring::plan(&config)?;
         self.check()?;
+        if self.out.is_none() {
+            service::refuse_unbuilt(&config)?;
+        }
         let started = Instant::now();
         let dead = match &self.dead {
             Some(path) => DeadLetters::to_file(path).map_err(|e| Failure::Usage(e.to_string()))?,
@@ -61,15 +64,15 @@ impl Arguments {
         let bar = progress_bar();
         let outcome = backfill.run(&|read, total| show(&bar, read, total)).map_err(failure)?;
         bar.finish_and_clear();
-        self.write(&config, &plan, &outcome)?;
-        let summary = outcome.summary;
+        let (summary, cells) = (outcome.summary, outcome.rows.len());
+        self.write(&config, &plan, outcome)?;
         let seconds = started.elapsed().as_secs_f64();
         eprintln!(
             "{} events, {} filtered, {} dead, {} cells, {seconds:.2} seconds",
             summary.events,
             summary.filtered,
             summary.dead,
-            outcome.rows.len()
+            cells
         );
         if self.strict && summary.dead > 0 {
             return Err(Failure::Failed(format!("{} bad records, and --strict", summary.dead)));
@@ -90,18 +93,15 @@ impl Arguments {
         &self,
         config: &Config,
         plan: &marquee_runtime::Plan,
-        outcome: &Outcome,
+        outcome: Outcome,
     ) -> Result<(), Failure> {
-        match &self.out {
-            Some(path) => {
-                let with_length = plan.settings.epochs_ms.len() > 1;
-                cells::write_file(path, &outcome.rows, with_length).map_err(Failure::failed)
-            }
-            None => {
-                let _ = config;
-                Err(Failure::Usage("give --out".to_owned()))
-            }
+        if let Some(path) = &self.out {
+            let with_length = plan.settings.epochs_ms.len() > 1;
+            return cells::write_file(path, &outcome.rows, with_length).map_err(Failure::failed);
         }
+        let store = service::open_store(config, plan)?;
+        let [run, _] = wiring::random_words();
+        write_into(&store, plan, outcome, run).map_err(Failure::failed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `marquee check`: is the configuration right, and what does it mean?
 
 use super::{ConfigArgument, Failure};
-use crate::wiring;
+use crate::{service, wiring};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,6 +14,9 @@ impl Arguments {
         let config = self.config.load()?;
         wiring::plan(&config)?;
         print!("{}", config.summary());
+        for fault in service::unbuilt(&config) {
+            eprintln!("not in this version: {fault}");
+        }
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ const MAX_FAN_OUT: usize = 64;
 /// Faults between the keys of a configuration. `earlier` are those of single keys: a key that has
 /// one is not judged again, in neither stream, or one mistake would be reported twice.
 pub(super) fn faults(config: &Config, earlier: &[Fault]) -> Vec<Fault> {
-    let checks = [shared_topic, undeclared_slices, fan_out, other_types, retention, folders];
+    let checks = [shared_topic, undeclared_slices, fan_out, other_types, retention, folders, log_names];
     let mut faults: Vec<Fault> = checks.into_iter().flat_map(|check| check(config)).collect();
     let in_section = |fault: &Fault| match fault.key.split_once('.') {
         Some((_, key)) => key.to_owned(),
@@ -125,4 +125,23 @@ fn folders(config: &Config) -> Vec<Fault> {
     }
     let found = "the folder of the log";
     vec![config.fault("store.path", found, "a folder of its own", "\"data/store\"")]
+}
+
+/// Topics of the embedded log are folders beside the log's own files.
+fn log_names(config: &Config) -> Vec<Fault> {
+    if config.log.kind != LogKind::Embedded {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for (section, stream) in [("impressions", &config.impressions), ("plays", &config.plays)] {
+        let topic = &stream.topic;
+        let is_taken = topic == "lock" || topic.starts_with("marquee-log");
+        if topic.len() > 200 || topic.starts_with('.') || is_taken {
+            let expected = "at most 200 characters, no dot in front, not `lock` or `marquee-log` \
+                            (in the embedded log a topic is a folder)";
+            let key = format!("{section}.topic");
+            faults.push(config.fault(&key, &shown(topic), expected, "\"plays\""));
+        }
+    }
+    faults
 }

@@ -164,7 +164,8 @@ pub struct Join {
     pub idle: Idle,
     /// How many distinct requests must have reached an event time before the watermark follows.
     pub watermark_support: u32,
-    /// Facts that one request may have; what exceeds it goes to the late output.
+    /// Facts of one kind that one request may have in one epoch; what exceeds it goes to the late
+    /// output.
     pub max_facts: u32,
 }
 
@@ -259,7 +260,8 @@ pub struct Runtime {
     pub batch_interval_ms: i64,
     /// A batch is committed after so many events.
     pub batch_events: u32,
-    /// Memory for state, bytes; beyond it the oldest groups move to disk.
+    /// Memory for the events that a backfill buffers, bytes; beyond it they go to temporary files.
+    /// The state of a running service is not bounded by it yet.
     pub memory_bytes: u64,
 }
 

@@ -116,7 +116,7 @@ impl Config {
                 format_duration_ms(join.lateness_ms)
             ),
             format!("  by event time as {} requests agree; {idle}", join.watermark_support),
-            format!("  at most {} facts for each request", grouped(join.max_facts)),
+            format!("  at most {} impressions and as many plays for each request and epoch", grouped(join.max_facts)),
         ]
     }
 
@@ -138,7 +138,7 @@ impl Config {
             threads => format!("{threads} threads"),
         };
         vec![format!(
-            "{threads}, batches of {} or {} events, {} of memory for state",
+            "{threads}, batches of {} or {} events, {} of memory for a backfill",
             format_duration_ms(runtime.batch_interval_ms),
             grouped(runtime.batch_events),
             format_size(runtime.memory_bytes)

@@ -7,7 +7,6 @@
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
 use marquee_model::RequestKey;
-use smallvec::SmallVec;
 use std::hash::BuildHasher;
 
 /// An impression, or the memory that a play was counted with it.
@@ -83,6 +82,7 @@ struct Heavy {
     known: HashSet<Fact, FixedState>,
     /// Places of the facts of each video. Only ever looked up, never iterated.
     by_video: HashMap<u32, Vec<u32>, FixedState>,
+    impressions: usize,
 }
 
 /// The facts of one epoch.
@@ -152,18 +152,30 @@ impl Group {
 
     /// Number of impressions of an entry.
     pub(super) fn impressions(&self, handle: Handle) -> usize {
+        let entry = self.entry_of(handle);
+        if entry.len >= HEAVY {
+            return self.heavy_of(entry).impressions;
+        }
         self.facts(handle).iter().filter(|f| f.is_impression()).count()
     }
 
-    /// Places of the facts of one video, oldest first.
+    /// The facts of one video and their places, oldest first.
     #[inline]
-    pub(super) fn places_of(&self, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
+    pub(super) fn facts_of(
+        &self,
+        handle: Handle,
+        video: u32,
+    ) -> impl Iterator<Item = (u32, Fact)> + '_ {
         let entry = self.entry_of(handle);
-        if entry.len < HEAVY {
-            let facts = self.facts(handle).iter().enumerate();
-            return facts.filter(|(_, f)| f.video == video).map(|(p, _)| p as u32).collect();
-        }
-        self.heavy_of(entry).by_video.get(&video).map(|p| p[..].into()).unwrap_or_default()
+        let facts = self.facts(handle);
+        let (all, places): (&[Fact], &[u32]) = if entry.len < HEAVY {
+            (facts, &[])
+        } else {
+            (&[], self.heavy_of(entry).by_video.get(&video).map_or(&[], |places| places))
+        };
+        let all = all.iter().enumerate().map(|(place, fact)| (place as u32, *fact));
+        all.filter(move |(_, fact)| fact.video == video)
+            .chain(places.iter().map(|place| (*place, facts[*place as usize])))
     }
 
     fn heavy_of(&self, entry: Entry) -> &Heavy {
@@ -224,6 +236,7 @@ impl Group {
         for place in from..=pushed {
             let fact = self.facts[(start + place) as usize];
             heavy.known.insert(fact.identity());
+            heavy.impressions += usize::from(fact.is_impression());
             heavy.by_video.entry(fact.video).or_default().push(place);
         }
     }
@@ -277,7 +290,8 @@ mod tests {
             let offsets: Vec<u32> = group.facts(handle).iter().map(|f| f.offset_ms).collect();
             assert_eq!(offsets, (0..200).collect::<Vec<_>>());
             assert!(group.facts(handle).iter().all(|f| f.tuple() == request));
-            assert_eq!(group.places_of(handle, 3).len(), 29);
+            assert_eq!(group.facts_of(handle, 3).count(), 29);
+            assert_eq!(group.impressions(handle), 200);
         }
     }
 

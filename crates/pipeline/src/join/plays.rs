@@ -1,7 +1,7 @@
 //! Plays by request, across all epochs that are kept.
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use marquee_model::RequestKey;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -21,10 +21,47 @@ pub(super) struct Play {
     pub(super) joined: bool,
 }
 
+/// From this many plays on a request has an index.
+const HEAVY: usize = 64;
+
+/// The plays of one request.
+#[derive(Debug, Default)]
+struct OfRequest {
+    plays: SmallVec<[Play; 1]>,
+    heavy: Option<Box<Heavy>>,
+}
+
+/// Index of a request with many plays: a client that sends one id for everybody would otherwise
+/// cost a scan of all of them with every event.
+#[derive(Debug, Default)]
+struct Heavy {
+    /// Time, video and tuple of each play.
+    known: HashSet<(i64, u32, u32), FixedState>,
+    /// Places of the plays of each video. Only ever looked up, never iterated.
+    by_video: HashMap<u32, Vec<u32>, FixedState>,
+    in_epoch: BTreeMap<i64, usize>,
+}
+
+impl Heavy {
+    fn of(plays: &[Play]) -> Box<Self> {
+        let mut heavy = Box::new(Heavy::default());
+        for (place, play) in plays.iter().enumerate() {
+            heavy.add(place, play);
+        }
+        heavy
+    }
+
+    fn add(&mut self, place: usize, play: &Play) {
+        self.known.insert((play.time_ms, play.video, play.tuple));
+        self.by_video.entry(play.video).or_default().push(place as u32);
+        *self.in_epoch.entry(play.epoch).or_default() += 1;
+    }
+}
+
 /// The side table of plays.
 #[derive(Debug)]
 pub(super) struct Plays {
-    by_request: HashMap<RequestKey, SmallVec<[Play; 1]>, FixedState>,
+    by_request: HashMap<RequestKey, OfRequest, FixedState>,
     /// Which requests have plays in an epoch (one for each play), so that an epoch goes without a
     /// scan of the others.
     by_epoch: BTreeMap<i64, Vec<RequestKey>>,
@@ -41,32 +78,80 @@ impl Plays {
     /// The plays of a request, empty if there are none.
     #[inline]
     pub(super) fn of(&self, request: RequestKey) -> &[Play] {
-        self.by_request.get(&request).map_or(&[], |plays| plays)
+        self.by_request.get(&request).map_or(&[], |of| &of.plays)
+    }
+
+    /// The plays of a request and one video, with their places.
+    pub(super) fn of_video(
+        &self,
+        request: RequestKey,
+        video: u32,
+    ) -> impl Iterator<Item = (usize, Play)> + '_ {
+        let (all, plays, places): (&[Play], &[Play], &[u32]) = match self.by_request.get(&request) {
+            None => (&[], &[], &[]),
+            Some(OfRequest { plays, heavy: None }) => (plays, &[], &[]),
+            Some(OfRequest { plays, heavy: Some(heavy) }) => {
+                (&[], plays, heavy.by_video.get(&video).map_or(&[], |places| places))
+            }
+        };
+        let all = all.iter().enumerate().map(|(place, play)| (place, *play));
+        all.filter(move |(_, play)| play.video == video)
+            .chain(places.iter().map(|place| (*place as usize, plays[*place as usize])))
+    }
+
+    /// Whether the same play is there.
+    pub(super) fn has(&self, request: RequestKey, play: &Play) -> bool {
+        let Some(OfRequest { plays, heavy }) = self.by_request.get(&request) else { return false };
+        let Play { time_ms, video, tuple, .. } = *play;
+        match heavy {
+            Some(heavy) => heavy.known.contains(&(time_ms, video, tuple)),
+            None => {
+                plays.iter().any(|p| p.time_ms == time_ms && p.video == video && p.tuple == tuple)
+            }
+        }
+    }
+
+    /// How many plays a request has in an epoch.
+    pub(super) fn in_epoch(&self, request: RequestKey, epoch: i64) -> usize {
+        let Some(OfRequest { plays, heavy }) = self.by_request.get(&request) else { return 0 };
+        match heavy {
+            Some(heavy) => heavy.in_epoch.get(&epoch).copied().unwrap_or(0),
+            None => plays.iter().filter(|p| p.epoch == epoch).count(),
+        }
     }
 
     #[inline]
     pub(super) fn set_joined(&mut self, request: RequestKey, place: usize) {
-        let plays = self.by_request.get_mut(&request).expect("the play was found before");
-        plays[place].joined = true;
+        let of = self.by_request.get_mut(&request).expect("the play was found before");
+        of.plays[place].joined = true;
     }
 
     /// Adds a play and returns its place among those of its request.
     pub(super) fn push(&mut self, request: RequestKey, play: Play) -> usize {
         self.by_epoch.entry(play.epoch).or_default().push(request);
-        let plays = self.by_request.entry(request).or_default();
+        let OfRequest { plays, heavy } = self.by_request.entry(request).or_default();
+        let place = plays.len();
         plays.push(play);
-        plays.len() - 1
+        match heavy {
+            Some(heavy) => heavy.add(place, &play),
+            None if plays.len() >= HEAVY => *heavy = Some(Heavy::of(plays)),
+            None => {}
+        }
+        place
     }
 
     /// Drops every play of an epoch before this one.
     pub(super) fn drop_before(&mut self, epoch: i64) {
         let kept = self.by_epoch.split_off(&epoch);
         for request in std::mem::replace(&mut self.by_epoch, kept).into_values().flatten() {
-            if let Some(plays) = self.by_request.get_mut(&request) {
-                plays.retain(|play| play.epoch >= epoch);
-                if plays.is_empty() {
-                    self.by_request.remove(&request);
-                }
+            let Some(of) = self.by_request.get_mut(&request) else { continue };
+            if of.plays.iter().all(|play| play.epoch >= epoch) {
+                continue; // they went with an earlier one of this request
+            }
+            of.plays.retain(|play| play.epoch >= epoch);
+            of.heavy = (of.plays.len() >= HEAVY).then(|| Heavy::of(&of.plays));
+            if of.plays.is_empty() {
+                self.by_request.remove(&request);
             }
         }
     }

@@ -4,33 +4,36 @@
 //! counters, late output, and for each topic the smallest offset of each epoch. A crash takes a
 //! lane back to its last commit, while the store keeps what it has.
 
+use crate::clock::{self, Clock};
 use crate::feed::Streams;
 use crate::history::{After, History, Record, Replay, Step};
-use crate::judge::{self, Judged};
-use marquee_model::{CellCounts, Kind, Partitioner, lane_of};
+use crate::judge::{self, Judged, Truth};
+use marquee_model::{CellCounts, Kind};
 use marquee_oracle::{Cell, Member, Side};
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::chunk::{self, Id};
-use marquee_pipeline::lane::{CellView, Counters, LaneSettings, LateReason, Resume, Verdict};
+use marquee_pipeline::lane::{
+    CellView, ChangedCell, Counters, LaneSettings, LateReason, Resume, Verdict,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a history wrote.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Written {
-    pub members: BTreeSet<Member>,
-    /// Counts over all lanes.
-    pub counts: BTreeMap<Cell, CellCounts>,
-    pub counters: Vec<Counters>,
+pub(crate) struct Written {
+    pub(crate) members: BTreeSet<Member>,
+    /// Counts over all lanes, by the oracle's numbers of cells.
+    pub(crate) counts: BTreeMap<usize, CellCounts>,
+    pub(crate) counters: Vec<Counters>,
     /// Records in late outputs.
-    pub late: usize,
-    pub writes: Vec<Write>,
+    pub(crate) late: usize,
+    pub(crate) writes: Vec<Write>,
 }
 
 /// What one batch of one lane wrote for one cell.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Write {
+pub(crate) struct Write {
     lane: u32,
     cell: Cell,
     counts: CellCounts,
@@ -38,7 +41,7 @@ pub struct Write {
 }
 
 /// Lanes, and the store that they write to.
-pub struct Machine {
+pub(crate) struct Machine {
     plan: Plan,
     lanes: Vec<Lane>,
     store: Store,
@@ -48,15 +51,16 @@ pub struct Machine {
 struct Plan {
     history: History,
     log: Vec<Record>,
+    truth: Truth,
     streams: Streams,
     settings: LaneSettings,
 }
 
 #[derive(Default)]
 struct Store {
-    members: BTreeSet<(u32, Member)>,
-    /// The store keeps the larger count.
-    counts: BTreeMap<(u32, Cell), CellCounts>,
+    members: BTreeSet<usize>,
+    /// By lane and cell. The store keeps the larger count.
+    counts: BTreeMap<(u32, usize), CellCounts>,
     writes: Vec<Write>,
 }
 
@@ -65,6 +69,8 @@ struct Lane {
     /// What each topic holds: numbers of the log.
     topics: [Vec<usize>; 2],
     pipeline: LanePipeline,
+    /// What the watermark of this life must be.
+    clock: Clock,
     /// As of the last commit.
     durable: Progress,
     /// As it will be at the next commit.
@@ -85,12 +91,12 @@ struct Progress {
     dead: u64,
     /// Members that the batches up to this commit wrote. The store may have more: those of a
     /// batch that was stored, but not committed.
-    members: BTreeSet<Member>,
+    members: BTreeSet<usize>,
 }
 
 impl Machine {
     /// Plays a history to its end and judges it on the way.
-    pub fn play(history: &History) -> Result<Written, TestCaseError> {
+    pub(crate) fn play(history: &History) -> Result<Written, TestCaseError> {
         let mut machine = Machine::new(history);
         for step in &history.steps {
             machine.step(step)?;
@@ -103,8 +109,10 @@ impl Machine {
     }
 
     fn new(history: &History) -> Self {
+        let log = history.log();
         let plan = Plan {
-            log: history.log(),
+            truth: Truth::of(&log, &history.setup),
+            log,
             streams: Streams::of(&history.setup),
             settings: history.setup.for_lanes(),
             history: history.clone(),
@@ -138,53 +146,50 @@ impl Machine {
     /// Rules 3 and 4, over all lanes.
     fn judge_the_end(&self) -> Judged {
         let Machine { plan, lanes, store } = self;
-        for (number, member) in &store.members {
-            let of_request = lane_of_request(&member.request_id, lanes.len());
-            prop_assert_eq!(*number, of_request, "the lane of {}", member.request_id);
-        }
         for lane in lanes {
             lane.judge_counters(plan)?;
-            lane.judge_store(store)?;
+            lane.judge_store(plan, store)?;
         }
-        let all = judge::proofs(&plan.log, &plan.history.setup, 0..plan.log.len());
-        let late = lanes.iter().flat_map(|lane| &lane.durable.late).copied().collect();
-        let written = self.written();
-        judge::members(&written.members, &all, &late)?;
-        let largest = judge::counts(all.keys());
-        for (cell, counts) in &written.counts {
+        let largest = plan.truth.counts(plan.truth.all());
+        let counts = self.counts();
+        for (cell, counts) in &counts {
             let most = largest[cell];
             let fits = counts.impressions <= most.impressions && counts.plays <= most.plays;
-            prop_assert!(fits, "{cell:?} has {counts:?}, more than {most:?}");
+            prop_assert!(fits, "{counts:?} is more than {most:?}");
         }
-        if late.is_empty() {
-            prop_assert_eq!(&written.counts, &largest);
+        if lanes.iter().all(|lane| lane.durable.late.is_empty()) {
+            prop_assert_eq!(counts, largest);
         }
         Ok(())
     }
 
-    fn written(&self) -> Written {
-        let Machine { lanes, store, .. } = self;
-        let mut counts = BTreeMap::<Cell, CellCounts>::new();
-        for ((_, cell), of_lane) in &store.counts {
-            let counts = counts.entry(cell.clone()).or_default();
+    fn counts(&self) -> BTreeMap<usize, CellCounts> {
+        let mut counts = BTreeMap::<usize, CellCounts>::new();
+        for ((_, cell), of_lane) in &self.store.counts {
+            let counts = counts.entry(*cell).or_default();
             *counts = counts.plus(*of_lane);
         }
+        counts
+    }
+
+    fn written(self) -> Written {
+        let truth = &self.plan.truth;
         Written {
-            members: store.members.iter().map(|(_, member)| member.clone()).collect(),
-            counts,
-            counters: lanes.iter().map(|lane| lane.durable.counters).collect(),
-            late: lanes.iter().map(|lane| lane.durable.late.len()).sum(),
-            writes: store.writes.clone(),
+            members: self.store.members.iter().map(|n| truth.member(*n).clone()).collect(),
+            counts: self.counts(),
+            counters: self.lanes.iter().map(|lane| lane.durable.counters).collect(),
+            late: self.lanes.iter().map(|lane| lane.durable.late.len()).sum(),
+            writes: self.store.writes,
         }
     }
 }
 
 impl Lane {
     fn new(number: u32, plan: &Plan) -> Self {
-        let lanes = plan.history.setup.lanes as usize;
+        let lanes = plan.history.setup.lanes;
         let of_topic = |topic: usize| {
             let here = |record: &Record| {
-                record.topic() == topic && lane_of_request(&record.request_id(), lanes) == number
+                record.topic() == topic && judge::lane(&record.request_id(), lanes) == number
             };
             (0..plan.log.len()).filter(|n| here(&plan.log[*n])).collect()
         };
@@ -192,6 +197,7 @@ impl Lane {
             number,
             topics: [of_topic(0), of_topic(1)],
             pipeline: LanePipeline::new(plan.settings.clone()),
+            clock: Clock::default(),
             durable: Progress::default(),
             working: Progress::default(),
             replayed: None,
@@ -213,7 +219,7 @@ impl Lane {
     fn read_one(&mut self, plan: &Plan, number: usize) -> Judged {
         let record = &plan.log[number];
         let is_late = self.is_late(plan, record);
-        let verdict = plan.streams.feed(&mut self.pipeline, record);
+        let verdict = self.feed(plan, record);
         let is_dead = record.is_dead(&plan.history.setup);
         prop_assert_eq!(matches!(verdict, Verdict::Dead(_)), is_dead, "{:?}", record);
         let by_facts = verdict == Verdict::Late(LateReason::MaxFacts);
@@ -240,11 +246,19 @@ impl Lane {
         (record.time_ms - back_ms).max(0) / setup.epochs_ms[0] < self.pipeline.frontier()
     }
 
+    fn feed(&mut self, plan: &Plan, record: &Record) -> Verdict {
+        if !record.is_dead(&plan.history.setup) {
+            self.clock.observe(record);
+        }
+        plan.streams.feed(&mut self.pipeline, record)
+    }
+
     fn nothing_to_read(&mut self, plan: &Plan, topic: usize, now_ms: i64) {
         let next = self.topics[topic].get(self.working.offsets[topic]);
         let arrives_ms = next.map(|n| plan.log[*n].time_ms + plan.log[*n].delay_ms);
         if arrives_ms.is_none_or(|ms| ms > now_ms) {
             self.pipeline.nothing_to_read(topic, now_ms);
+            self.clock.nothing_to_read(topic, now_ms, &plan.history.setup);
         }
     }
 
@@ -265,15 +279,28 @@ impl Lane {
     fn commit(&mut self, plan: &Plan, store: &mut Store) -> Judged {
         let repeated = self.store_batch(plan, store)?;
         self.judge_repeated(plan, &repeated)?;
-        self.judge_open_cells()?;
+        self.judge_open_cells(plan)?;
         prop_assert!(self.pipeline.frontier() >= self.durable.frontier, "it moved back");
         self.working.frontier = self.pipeline.frontier();
         self.working.counters = self.pipeline.counters();
         self.durable = self.working.clone();
         self.replayed = None;
         self.pipeline.advance();
-        let proofs = judge::proofs(&plan.log, &plan.history.setup, self.read_so_far());
-        judge::members(&self.durable.members, &proofs, &self.durable.late)
+        self.judge_time(plan)?;
+        let mut read = vec![false; plan.log.len()];
+        self.read_so_far().for_each(|number| read[number] = true);
+        plan.truth.judge(self.number, &self.durable.members, &read, &self.durable.late)
+    }
+
+    /// The watermark is what was read, and the frontier what the watermark says. (The lane may
+    /// be rebuilt to a frontier that its watermark has yet to reach again.)
+    fn judge_time(&self, plan: &Plan) -> Judged {
+        let setup = &plan.history.setup;
+        let watermark_ms = self.clock.watermark_ms(setup);
+        prop_assert_eq!(self.pipeline.watermark_ms(), watermark_ms);
+        let first_open = watermark_ms.map_or(0, |ms| clock::first_open(ms, setup));
+        prop_assert_eq!(self.pipeline.frontier(), first_open.max(self.durable.frontier));
+        Ok(())
     }
 
     fn read_so_far(&self) -> impl Iterator<Item = usize> {
@@ -286,29 +313,26 @@ impl Lane {
         &mut self,
         plan: &Plan,
         store: &mut Store,
-    ) -> Result<BTreeSet<Member>, TestCaseError> {
-        let mut writes = Vec::new();
-        for changed in self.pipeline.batch().cells() {
-            let (cell, counts) = (cell_of(&changed.cell), changed.cell.counts);
-            let chunks = [changed.impressions, changed.plays];
-            writes.push(Write { lane: self.number, cell, counts, chunks });
-        }
+    ) -> Result<BTreeSet<usize>, TestCaseError> {
+        let writes = self.writes();
         let mut repeated = BTreeSet::new();
         for write in &writes {
-            let new = members_of(write);
-            prop_assert!(!new.is_empty(), "a write without members: {:?}", write);
-            store.members.extend(new.iter().map(|member| (self.number, member.clone())));
-            for member in new {
-                if !self.working.members.insert(member.clone()) {
-                    repeated.insert(member);
+            let members = members_of(write);
+            prop_assert!(!members.is_empty(), "a write without members: {:?}", write);
+            for member in members {
+                let number = plan.truth.number(&member, self.number)?;
+                store.members.insert(number);
+                if !self.working.members.insert(number) {
+                    repeated.insert(number);
                 }
             }
         }
-        let sizes = judge::counts(self.working.members.iter());
+        let sizes = plan.truth.counts(self.working.members.iter().copied());
         for write in writes {
-            let (cell, size) = (&write.cell, sizes[&write.cell]);
-            prop_assert_eq!(write.counts, size, "{:?}, {:?}", cell, plan.history.setup);
-            let stored = store.counts.entry((self.number, cell.clone())).or_default();
+            let cell = plan.truth.cell(&write.cell)?;
+            let size = sizes[&cell];
+            prop_assert_eq!(write.counts, size, "{:?}", write);
+            let stored = store.counts.entry((self.number, cell)).or_default();
             stored.impressions = stored.impressions.max(size.impressions);
             stored.plays = stored.plays.max(size.plays);
             store.writes.push(write);
@@ -316,44 +340,50 @@ impl Lane {
         Ok(repeated)
     }
 
+    fn writes(&mut self) -> Vec<Write> {
+        let lane = self.number;
+        let batch = self.pipeline.batch();
+        let of_cell = |changed: ChangedCell<'_>| Write {
+            lane,
+            cell: cell_of(&changed.cell),
+            counts: changed.cell.counts,
+            chunks: [changed.impressions, changed.plays],
+        };
+        batch.cells().map(of_cell).collect()
+    }
+
     /// In one life a member is written once. After a rebuild, a loud one writes all members of
     /// open epochs again, a silent one only those that a fact of a closed epoch proves.
-    fn judge_repeated(&self, plan: &Plan, repeated: &BTreeSet<Member>) -> Judged {
+    fn judge_repeated(&self, plan: &Plan, repeated: &BTreeSet<usize>) -> Judged {
         let Some((replay, frontier)) = self.replayed else {
-            prop_assert!(repeated.is_empty(), "written twice: {repeated:?}");
+            prop_assert!(repeated.is_empty(), "written twice: {:?}", repeated);
             return Ok(());
         };
         if replay.loudly {
-            let missing = self.durable.members.iter().find(|member| {
-                self.epoch_of(&member.cell) >= self.pipeline.frontier()
-                    && !repeated.contains(*member)
-            });
-            prop_assert!(missing.is_none(), "not written again: {missing:?}");
+            let is_open = |n: &usize| plan.truth.epoch_of(*n) >= self.pipeline.frontier();
+            let open = self.durable.members.iter().copied().filter(is_open);
+            let missing: Vec<_> = open.filter(|n| !repeated.contains(n)).collect();
+            prop_assert!(missing.is_empty(), "not written again: {:?}", missing);
             return Ok(());
         }
-        let proofs = judge::proofs(&plan.log, &plan.history.setup, self.read_so_far());
-        let is_closed =
-            |event: &usize| self.pipeline.settings().epoch_of(plan.log[*event].time_ms) < frontier;
-        for member in repeated {
-            let by_closed = proofs[member].iter().flatten().any(is_closed);
-            prop_assert!(by_closed, "not silent: {member:?}");
+        let epoch = |record: usize| self.pipeline.settings().epoch_of(plan.log[record].time_ms);
+        for number in repeated {
+            let by_closed = plan.truth.records_of(*number).any(|record| epoch(record) < frontier);
+            prop_assert!(by_closed, "not silent: {:?}", plan.truth.member(*number));
         }
         Ok(())
     }
 
     /// What the lane holds of open epochs is what it wrote, also after a rebuild.
-    fn judge_open_cells(&self) -> Judged {
-        let frontier = self.pipeline.frontier();
-        let held: BTreeMap<_, _> =
-            self.pipeline.open_cells().map(|view| (cell_of(&view), view.counts)).collect();
-        let is_open = |member: &&Member| self.epoch_of(&member.cell) >= frontier;
-        let written = judge::counts(self.working.members.iter().filter(is_open));
+    fn judge_open_cells(&self, plan: &Plan) -> Judged {
+        let mut held = BTreeMap::new();
+        for view in self.pipeline.open_cells() {
+            held.insert(plan.truth.cell(&cell_of(&view))?, view.counts);
+        }
+        let is_open = |n: &usize| plan.truth.epoch_of(*n) >= self.pipeline.frontier();
+        let written = plan.truth.counts(self.working.members.iter().copied().filter(is_open));
         prop_assert_eq!(held, written, "rebuilt: {:?}", self.replayed);
         Ok(())
-    }
-
-    fn epoch_of(&self, cell: &Cell) -> i64 {
-        self.pipeline.settings().epoch_of(cell.epoch_start_ms)
     }
 
     /// A new process goes on from the last commit: it reads everything again that the open epochs
@@ -364,6 +394,7 @@ impl Lane {
         let resume = Resume { frontier, counters };
         self.pipeline = LanePipeline::rebuild(plan.settings.clone(), resume, replay.loudly);
         self.replayed = Some((replay, frontier));
+        self.clock = Clock::default();
         let oldest = self.pipeline.settings().oldest_needed_by(frontier);
         let mut next = [0, 1].map(|topic| self.rewind(topic, oldest));
         let mut random = replay.seed;
@@ -372,11 +403,11 @@ impl Lane {
             let topic = (random >> 40) as usize % 2;
             if next[topic] < offsets[topic] {
                 let record = &plan.log[self.topics[topic][next[topic]]];
-                plan.streams.feed(&mut self.pipeline, record);
+                self.feed(plan, record);
                 next[topic] += 1;
             }
-            if (random >> 50) % 4 == 0 {
-                self.pipeline.let_time_pass();
+            if (random >> 50).is_multiple_of(4) {
+                self.pipeline.advance();
             }
         }
         prop_assert!(self.pipeline.is_rebuilding());
@@ -409,19 +440,14 @@ impl Lane {
     }
 
     /// Rule 3 for one lane, at the end.
-    fn judge_store(&self, store: &Store) -> Judged {
-        let here = |member: &&(u32, Member)| member.0 == self.number;
-        let stored: BTreeSet<_> =
-            store.members.iter().filter(here).map(|(_, member)| member.clone()).collect();
+    fn judge_store(&self, plan: &Plan, store: &Store) -> Judged {
+        let here = |number: &usize| plan.truth.is_of_lane(*number, self.number);
+        let stored: BTreeSet<usize> = store.members.iter().copied().filter(here).collect();
         prop_assert!(self.durable.members.is_subset(&stored));
-        let counts: BTreeMap<_, _> = store
-            .counts
-            .iter()
-            .filter(|((lane, _), _)| *lane == self.number)
-            .map(|((_, cell), counts)| (cell.clone(), *counts))
-            .collect();
         if self.durable.members == stored {
-            prop_assert_eq!(counts, judge::counts(stored.iter()));
+            let of_lane = store.counts.range((self.number, 0)..(self.number + 1, 0));
+            let counts: BTreeMap<_, _> = of_lane.map(|((_, cell), c)| (*cell, *c)).collect();
+            prop_assert_eq!(counts, plan.truth.counts(stored.into_iter()));
         } else {
             // A batch was stored and lost, and what it held was late when it was read again.
             prop_assert!(!self.durable.late.is_empty());
@@ -441,10 +467,6 @@ impl Plan {
         }
         (!record.is_dead(setup)).then_some(event)
     }
-}
-
-fn lane_of_request(request_id: &str, lanes: usize) -> u32 {
-    lane_of(Partitioner::Murmur2, request_id.as_bytes(), lanes as u32)
 }
 
 fn cell_of(view: &CellView<'_>) -> Cell {

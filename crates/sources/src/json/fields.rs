@@ -109,6 +109,14 @@ impl Node {
         &mut self.children[place].1
     }
 
+    #[inline]
+    fn forget_children(&self, raws: &mut Raws<'_>) {
+        for (_, child) in &self.children {
+            child.set(raws, Raw::Missing);
+            child.forget_children(raws);
+        }
+    }
+
     fn set<'a>(&self, raws: &mut Raws<'a>, raw: Raw<'a>) {
         if let Some((last, others)) = self.slots.split_last() {
             for slot in others {
@@ -136,7 +144,11 @@ impl<'de> Visitor<'de> for Object<'_, '_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(child) = map.next_key_seed(Name { node: self.node })? {
             match child {
-                Some(node) => map.next_value_seed(Field { node, raws: &mut *self.raws })?,
+                Some(node) => {
+                    // A field that is there twice has its last value, with all that is below it.
+                    node.forget_children(self.raws);
+                    map.next_value_seed(Field { node, raws: &mut *self.raws })?;
+                }
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -115,6 +115,8 @@ fn nested_paths_and_units_of_time() {
     assert_eq!(at(TimeUnit::Microseconds, &record("5999")), r#""a" "b" 5"#);
     assert_eq!(at(TimeUnit::Rfc3339, &record(r#""1970-01-01T00:00:01.5Z""#)), r#""a" "b" 1500"#);
     assert_eq!(at(TimeUnit::Rfc3339, &record(r#""soon""#)), r#"dead: t is "soon", not RFC 3339"#);
+    let twice = r#"{"ctx":{"video":"b","request":{"id":"a"}},"ctx":7,"t":5}"#;
+    assert!(at(TimeUnit::Seconds, twice).starts_with("dead: ctx.request.id is missing"));
     assert_eq!(at(TimeUnit::Seconds, r#"{"ctx":7,"t":5}"#),
         "dead: ctx.request.id is missing, not a text or a whole number");
 }

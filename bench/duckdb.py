@@ -1,0 +1,54 @@
+"""duckdb.py IMPRESSIONS PLAYS OUT: the reference job by DuckDB, with two threads.
+
+Counts, for each video and half hour, the requests that showed it and those that played it: what
+`marquee backfill -c examples/reference.toml` counts. Prints the seconds that the query took, reading
+and writing included, Python's start and imports not.
+"""
+
+import sys
+import time
+
+import duckdb
+
+QUERY = """
+copy (
+  with shown as (
+    select request_id, video_id, ts
+    from read_ndjson($impressions, columns = {
+      request_id: 'VARCHAR', video_id: 'VARCHAR', ts: 'BIGINT', device: 'VARCHAR'})
+    where device <> 'console'
+  ), played as (
+    select request_id, video_id, ts
+    from read_ndjson($plays, columns = {
+      request_id: 'VARCHAR', video_id: 'VARCHAR', ts: 'BIGINT', duration_s: 'BIGINT'})
+    where duration_s >= 60
+  ), impressions_of as (
+    select video_id, ts // 1800000 as epoch, count(distinct request_id) as impressions
+    from shown group by all
+  ), plays_of as (
+    select s.video_id, s.ts // 1800000 as epoch, count(distinct s.request_id) as plays
+    from shown s join played p
+      on p.request_id = s.request_id and p.video_id = s.video_id
+     and p.ts between s.ts and s.ts + 3600000
+    group by all
+  )
+  select video_id, epoch * 1800000 as epoch_start_ms, '' as slice, impressions,
+         coalesce(plays, 0) as plays
+  from impressions_of left join plays_of using (video_id, epoch)
+  order by video_id, epoch_start_ms
+) to '{out}' (header)
+"""
+
+
+def literal(path):
+    return "'" + path.replace("'", "''") + "'"
+
+
+impressions, plays, out = sys.argv[1:4]
+query = QUERY.replace("$impressions", literal(impressions)).replace("$plays", literal(plays))
+query = query.replace("'{out}'", literal(out))
+connection = duckdb.connect()
+connection.execute("set threads = 2")
+start = time.perf_counter()
+connection.execute(query)
+print(time.perf_counter() - start)

@@ -1,0 +1,131 @@
+//! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON and write
+//! CSV with two threads; their results must be equal.
+//!
+//! For marquee the clock is the whole process, for DuckDB the query alone (Python's start and the
+//! import do not count against it). Memory is the kernel's high-water mark of the process.
+
+use crate::page::Row;
+use crate::{Arguments, median};
+use anyhow::{Context, Result, ensure};
+use marquee_e2e::cells::{assert_same, of_csv};
+use marquee_e2e::data::{Data, example};
+use marquee_e2e::duckdb::DuckDb;
+use marquee_e2e::program::root;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the high-water mark: the last look may miss what came after it.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// One run of one program.
+struct Run {
+    seconds: f64,
+    peak_bytes: u64,
+    stdout: String,
+}
+
+pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
+    eprintln!("backfill and DuckDB, {} requests, {} runs", arguments.requests, arguments.runs);
+    let data = Data::generated(arguments.requests, 7);
+    let events = lines(&data.impressions)? + lines(&data.plays)?;
+    let duckdb = DuckDb::quietly();
+    let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));
+    let (mut marquee_runs, mut duckdb_runs) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        marquee_runs.push(run(&mut backfill(&data, &ours))?);
+        if let Some(duckdb) = &duckdb {
+            duckdb_runs.push(run_duckdb(duckdb, &data, &theirs)?);
+        }
+    }
+    let mut rows = vec![row("marquee backfill", events, &marquee_runs)];
+    match duckdb {
+        Some(duckdb) => {
+            assert_same(&cells(&ours)?, &cells(&theirs)?);
+            rows.push(row(&format!("DuckDB {}", duckdb.version()), events, &duckdb_runs));
+            rows.push(ratio(&marquee_runs, &duckdb_runs));
+        }
+        None => rows.push(Row::note("DuckDB", "not measured: no python3 with duckdb")),
+    }
+    Ok(rows)
+}
+
+fn row(name: &str, events: u64, runs: &[Run]) -> Row {
+    let rates: Vec<f64> = runs.iter().map(|run| events as f64 / run.seconds).collect();
+    let peak = runs.iter().map(|run| run.peak_bytes).max().unwrap_or(0);
+    let (low, high) = (min(&rates), rates.iter().copied().fold(0.0, f64::max));
+    Row {
+        what: format!("{name}, {events} events"),
+        result: format!("{:.2} M events/s ({:.2}-{:.2})", median(&rates) / 1e6, low / 1e6, high / 1e6),
+        memory: format!("{} MB", peak / 1_000_000),
+    }
+}
+
+fn ratio(ours: &[Run], theirs: &[Run]) -> Row {
+    let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| theirs.seconds / ours.seconds);
+    let ratios: Vec<f64> = ratios.collect();
+    let peak = |runs: &[Run]| runs.iter().map(|run| run.peak_bytes).max().unwrap_or(0) as f64;
+    Row {
+        what: "marquee : DuckDB, median of pairs".to_owned(),
+        result: format!("{:.2} x as fast (least {:.2})", median(&ratios), min(&ratios)),
+        memory: format!("{:.2} x", peak(ours) / peak(theirs)),
+    }
+}
+
+fn min(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn backfill(data: &Data, out: &Path) -> Command {
+    let mut command = data.backfill(&example("reference.toml"));
+    command.args(["--threads", "2", "--out"]).arg(out);
+    command
+}
+
+fn run_duckdb(duckdb: &DuckDb, data: &Data, out: &Path) -> Result<Run> {
+    let mut command = Command::new(duckdb.python());
+    command.arg(root().join("bench/duckdb.py")).arg(&data.impressions).arg(&data.plays).arg(out);
+    let mut run = run(&mut command)?;
+    run.seconds = run.stdout.trim().parse().context("duckdb.py prints its seconds")?;
+    Ok(run)
+}
+
+/// Runs a command that must succeed, and watches its memory.
+fn run(command: &mut Command) -> Result<Run> {
+    let start = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak_bytes = 0;
+    let status = loop {
+        peak_bytes = high_water_mark(&status_file).unwrap_or(0).max(peak_bytes);
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        thread::sleep(LOOK);
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    ensure!(status.success(), "{command:?} failed");
+    let mut stdout = String::new();
+    if let Some(mut from) = child.stdout.take() {
+        std::io::Read::read_to_string(&mut from, &mut stdout)?;
+    }
+    Ok(Run { seconds, peak_bytes, stdout })
+}
+
+/// The most memory that a process had at once, as the kernel keeps it.
+fn high_water_mark(status_file: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(status_file).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+fn cells(path: &Path) -> Result<Vec<marquee_e2e::cells::Cell>> {
+    let csv = std::fs::read_to_string(path)?;
+    // DuckDB quotes the empty text, which is no null to it; RFC 4180 sees no difference.
+    Ok(of_csv(csv.replace(",\"\",", ",,").as_bytes()))
+}
+
+fn lines(path: &Path) -> Result<u64> {
+    Ok(std::fs::read(path)?.iter().filter(|byte| **byte == b'\n').count() as u64)
+}

@@ -1,0 +1,212 @@
+//! A running service: the log, the store, the owners of the lanes, and HTTP in front of them.
+
+use crate::commands::Failure;
+use crate::config::{Config, Fault, LogKind};
+use crate::wiring;
+use marquee_runtime::lanes::{Lanes, LanesSettings};
+use marquee_server::Parts;
+use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE};
+use marquee_sources::embedded::EmbeddedLog;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// A service that has been started.
+pub struct Service {
+    address: SocketAddr,
+    lanes: Lanes,
+    runtime: tokio::runtime::Runtime,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop: Arc<watch::Sender<Option<Stop>>>,
+    store: EmbeddedStore,
+}
+
+/// Why a service stops.
+#[derive(Clone, Debug)]
+enum Stop {
+    /// Somebody asked.
+    Asked,
+    /// An owner failed.
+    Failed(String),
+}
+
+/// Asks a service to stop; can be sent to other threads.
+#[derive(Clone)]
+pub struct Stopper(Arc<watch::Sender<Option<Stop>>>);
+
+impl Stopper {
+    /// The service finishes its batch, commits, and ends.
+    pub fn stop(&self) {
+        self.0.send_if_modified(|stop| {
+            let first = stop.is_none();
+            stop.get_or_insert(Stop::Asked);
+            first
+        });
+    }
+}
+
+impl Service {
+    /// Starts everything that the configuration names, and listens.
+    pub fn start(config: &Config) -> Result<Self, Failure> {
+        let plan = Arc::new(wiring::plan(config)?);
+        refuse_unbuilt(config)?;
+        let store = open_store(config, &plan)?;
+        let log = EmbeddedLog::open(&config.log.path, &plan.topics(), plan.lanes)
+            .map_err(Failure::failed)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(Failure::failed)?;
+        let listen = config.http.listen;
+        let listener = runtime.block_on(TcpListener::bind(listen)).map_err(|error| {
+            let words = "stop what listens there, or change [http] listen (port 0 takes a free one)";
+            Failure::Failed(format!("cannot listen on {listen}: {error}; {words}"))
+        })?;
+        let address = listener.local_addr().map_err(Failure::failed)?;
+        let (stop, stopped) = watch::channel(None);
+        let stop = Arc::new(stop);
+        let lanes = start_lanes(config, &plan, &log, &store, &stop);
+        let parts = Parts {
+            plan,
+            log,
+            store: store.clone(),
+            status: lanes.status().clone(),
+            max_body_bytes: config.collector.max_body_bytes,
+            clock: wiring::now_ms,
+        };
+        let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
+        let server = runtime.spawn(server);
+        write_owner(&store, address)?;
+        Ok(Service { address, lanes, runtime, server, stop, store })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle that stops it.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
+    }
+
+    /// Stops on SIGTERM and SIGINT.
+    pub fn stop_on_signals(&self) -> Result<(), Failure> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(Failure::failed)?;
+        let stopper = self.stopper();
+        std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                stopper.stop();
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits until it is asked to stop (then everything accepted is committed) or fails.
+    pub fn wait(self) -> Result<(), Failure> {
+        let mut stopped = self.stop.subscribe();
+        let reason = self.runtime.block_on(async {
+            match stopped.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone(),
+                Err(_) => None,
+            }
+        });
+        let served = self.runtime.block_on(self.server);
+        let _ = std::fs::remove_file(self.store.path().join(OWNER_FILE));
+        if let Some(Stop::Failed(reason)) = reason {
+            return Err(Failure::Failed(reason));
+        }
+        self.lanes.stop().map_err(Failure::failed)?;
+        match served {
+            Ok(result) => result.map_err(Failure::failed),
+            Err(panic) => Err(Failure::failed(panic)),
+        }
+    }
+}
+
+/// Opens the configured store.
+pub fn open_store(
+    config: &Config,
+    plan: &marquee_runtime::Plan,
+) -> Result<EmbeddedStore, Failure> {
+    let identity = Identity {
+        settings: plan.fingerprint.clone(),
+        lanes: plan.lanes,
+        epochs_ms: plan.settings.epochs_ms.clone(),
+        new_id: new_generation_id(),
+        new_secret: wiring::secret(),
+    };
+    EmbeddedStore::open(&config.store.path, &identity, config.store.members)
+        .map_err(Failure::failed)
+}
+
+/// What the configuration can say, but this version does not do.
+pub fn unbuilt(config: &Config) -> Vec<Fault> {
+    let fault = |key: &str, found: &str, expected: &str, example: &str| {
+        config.fault_at(config.line_of(key), key, found, expected, example)
+    };
+    let mut faults = Vec::new();
+    if config.log.kind == LogKind::Kafka {
+        let expected = "\"embedded\" (Kafka comes with a later version)";
+        faults.push(fault("log.kind", "\"kafka\"", expected, "\"embedded\""));
+    }
+    if config.store.retention_ms.is_some() {
+        let expected = "\"\" (everything is kept; retention comes with a later version)";
+        faults.push(fault("store.retention", "a duration", expected, "\"\""));
+    }
+    faults
+}
+
+/// Refuses what this version does not do, instead of doing something else.
+pub fn refuse_unbuilt(config: &Config) -> Result<(), Failure> {
+    let faults = unbuilt(config);
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Config(faults)) }
+}
+
+/// Time, so that ids sort by age, and random digits, so that no id is used twice.
+fn new_generation_id() -> String {
+    let random = u128::from_le_bytes(wiring::secret()) as u32;
+    format!("{:011x}-{random:08x}", wiring::now_ms())
+}
+
+fn start_lanes(
+    config: &Config,
+    plan: &Arc<marquee_runtime::Plan>,
+    log: &EmbeddedLog,
+    store: &EmbeddedStore,
+    stop: &Arc<watch::Sender<Option<Stop>>>,
+) -> Lanes {
+    let settings = LanesSettings {
+        plan: plan.clone(),
+        secret: store.generation().secret,
+        threads: wiring::threads(config),
+        batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
+        batch_events: config.runtime.batch_events as usize,
+        letters: store.path().to_owned(),
+        clock: wiring::now_ms,
+    };
+    let stop = stop.clone();
+    let on_failure = move |reason: &str| {
+        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
+    };
+    Lanes::start(&settings, Arc::new(log.clone()), Arc::new(store.clone()), on_failure)
+}
+
+async fn wait(mut stopped: watch::Receiver<Option<Stop>>) {
+    // An error means that the sender is gone, and with it the service.
+    let _ = stopped.wait_for(Option::is_some).await;
+}
+
+/// Tells commands that find the store in use where to ask instead.
+fn write_owner(store: &EmbeddedStore, address: SocketAddr) -> Result<(), Failure> {
+    let owner = serde_json::json!({
+        "address": format!("http://{address}"),
+        "pid": std::process::id(),
+    });
+    std::fs::write(store.path().join(OWNER_FILE), owner.to_string()).map_err(Failure::failed)
+}

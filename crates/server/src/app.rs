@@ -1,0 +1,63 @@
+//! What all handlers share.
+
+use crate::Parts;
+use crate::mapping::Mappings;
+use crate::metrics::CollectorMetrics;
+use marquee_model::Kind;
+use marquee_runtime::Plan;
+use marquee_runtime::status::StatusBoard;
+use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sources::embedded::EmbeddedLog;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Bodies that the collector holds at once, in bytes, unless one body may be larger.
+const IN_FLIGHT_BYTES: usize = 64 << 20;
+
+/// Reads of the store that run at once; further ones wait. Each of them may scan many cells, and
+/// they must leave processors to the lanes.
+const READS_AT_ONCE: usize = 4;
+
+pub(crate) struct App {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) log: EmbeddedLog,
+    pub(crate) store: EmbeddedStore,
+    pub(crate) status: Arc<StatusBoard>,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) clock: fn() -> i64,
+    /// How the streams' fields are called.
+    pub(crate) mappings: Mappings,
+    pub(crate) metrics: CollectorMetrics,
+    /// One permit for each byte of a body. A request holds its permits until it is answered.
+    pub(crate) in_flight: Arc<Semaphore>,
+    /// Number of all permits of `in_flight`.
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) reads: Arc<Semaphore>,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        // Permits are asked for as a `u32`.
+        let max_body_bytes = parts.max_body_bytes.min(1 << 31) as usize;
+        let in_flight_bytes = IN_FLIGHT_BYTES.max(max_body_bytes);
+        App {
+            mappings: Mappings::of(&parts.plan.fingerprint),
+            plan: parts.plan,
+            log: parts.log,
+            store: parts.store,
+            status: parts.status,
+            max_body_bytes,
+            clock: parts.clock,
+            metrics: CollectorMetrics::default(),
+            in_flight: Arc::new(Semaphore::new(in_flight_bytes)),
+            in_flight_bytes,
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+        }
+    }
+
+    /// Index of a kind's topic in the log: 0 for both if they share one.
+    pub(crate) fn topic_index(&self, kind: Kind) -> usize {
+        let topic = &self.plan.stream(kind).topic;
+        self.plan.topics().iter().position(|t| t == topic).unwrap_or(0)
+    }
+}

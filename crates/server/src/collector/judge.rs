@@ -1,0 +1,226 @@
+//! Decides on one item: the records to write, or why it is rejected.
+//!
+//! An item is judged as the pipeline will judge its records, with the same decoder and the same
+//! expressions: what would end as a dead letter there is rejected here, where its sender still
+//! listens. What a filter refuses is accepted, though it counts nowhere.
+
+use super::split;
+use crate::app::App;
+use crate::mapping::{self, Mapping};
+use marquee_expr::Value;
+use marquee_model::{Kind, Partitioner, lane_of};
+use marquee_pipeline::prepare::{DeadReason, KEY, Prepared, REQUEST_ID, TIME};
+use marquee_runtime::StreamPlan;
+use marquee_sources::embedded::MAX_RECORD_BYTES;
+use marquee_sources::json::{RecordMeta, Values};
+use serde::de::IgnoredAny;
+use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Bytes of cut items that one body may lead to: cutting repeats what their elements share.
+const SPLIT_BYTES: usize = 16 << 20;
+
+/// One record to write.
+#[derive(Debug)]
+pub(super) struct Record<'b> {
+    /// The request id of its first event.
+    pub(super) key: String,
+    pub(super) lane: u32,
+    /// The item's own bytes, unless it had to be cut.
+    pub(super) payload: Cow<'b, [u8]>,
+}
+
+/// Judges the items of one body.
+pub(super) struct Judge<'a> {
+    app: &'a App,
+    kind: Kind,
+    stream: &'a StreamPlan,
+    mapping: &'a Mapping,
+    /// The stream of the other kind, if it reads the same topic.
+    other: Option<&'a StreamPlan>,
+    now_ms: i64,
+    /// What is left of [`SPLIT_BYTES`].
+    split_bytes: usize,
+}
+
+/// What the events of an item say of where it belongs.
+#[derive(Debug, Default)]
+struct Events {
+    /// The lane of each event, in their order.
+    lanes: Vec<u32>,
+    /// For each lane the first request id there.
+    keys: BTreeMap<u32, String>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(app: &'a App, kind: Kind, now_ms: i64) -> Self {
+        let other = match kind {
+            Kind::Impression => Kind::Play,
+            Kind::Play => Kind::Impression,
+        };
+        let (stream, other) = (app.plan.stream(kind), app.plan.stream(other));
+        Judge {
+            app,
+            kind,
+            stream,
+            mapping: app.mappings.of_kind(kind),
+            other: (stream.topic == other.topic).then_some(other),
+            now_ms,
+            split_bytes: SPLIT_BYTES,
+        }
+    }
+
+    /// Adds the item's records, or says why there are none.
+    pub(super) fn judge<'b>(
+        &mut self,
+        item: &'b [u8],
+        records: &mut Vec<Record<'b>>,
+    ) -> Result<(), String> {
+        let events = self.events(item)?;
+        let mut keys = events.keys.into_iter();
+        if let (Some((lane, key)), None) = (keys.next(), keys.next()) {
+            let record = Record { key, lane, payload: Cow::Borrowed(item) };
+            self.check(&record)?;
+            records.push(record);
+            return Ok(());
+        }
+        let path = self.mapping.explode.as_deref().unwrap_or_default();
+        let parts = split::split(item, path, &events.lanes, &mut self.split_bytes)?;
+        let cut = parts.into_iter().map(|(lane, bytes)| self.part(lane, bytes));
+        // Nothing is written of an item if one of its records cannot be.
+        records.extend(cut.collect::<Result<Vec<_>, _>>()?);
+        Ok(())
+    }
+
+    /// A record cut from an item. It is judged again: `where` may look at the list that was cut.
+    fn part(&self, lane: u32, bytes: Vec<u8>) -> Result<Record<'static>, String> {
+        let cut = |reason| format!("cut into the lanes of its elements it would be bad: {reason}");
+        let mut events = self.events(&bytes).map_err(cut)?;
+        let Some((found, key)) = events.keys.pop_first() else { return Err(cut(String::new())) };
+        if found != lane || !events.keys.is_empty() {
+            return Err(cut("its elements change their request ids".to_owned()));
+        }
+        let record = Record { key, lane, payload: Cow::Owned(bytes) };
+        self.check(&record)?;
+        Ok(record)
+    }
+
+    /// The lanes and keys of an item whose events are all good.
+    fn events(&self, item: &[u8]) -> Result<Events, String> {
+        if item.first() != Some(&b'{')
+            && let Some(kind) = kind_of_json(item)
+        {
+            return Err(format!("the item is {kind}, not a JSON object"));
+        }
+        let (mut events, mut count, mut fault) = (Events::default(), 0, None);
+        let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
+        self.stream.decoder.decode(item, &meta, |event| {
+            if fault.is_none()
+                && let Err(reason) = event.and_then(|values| self.event(values, &mut events))
+            {
+                fault = Some((count, reason));
+            }
+            count += 1;
+        });
+        match fault {
+            Some((place, reason)) => Err(self.reason(item, place, &reason)),
+            None if count == 0 => Err(self.no_events(item)),
+            None => Ok(events),
+        }
+    }
+
+    fn event(&self, values: &Values<'_>, events: &mut Events) -> Result<(), DeadReason> {
+        let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
+        else {
+            unreachable!("the decoder gives a request id and a time, or a dead letter");
+        };
+        let ahead_ms = time_ms - self.now_ms;
+        let max_ahead_ms = self.app.plan.max_ahead_ms;
+        if ahead_ms > max_ahead_ms {
+            return Err(DeadReason::TooFarAhead { ahead_ms, max_ahead_ms });
+        }
+        let lane = lane_of(Partitioner::Murmur2, request_id.as_bytes(), self.app.plan.lanes);
+        events.lanes.push(lane);
+        let key = events.keys.entry(lane).or_insert_with(|| request_id.to_string());
+        // Expressions may look at the key that the record will have.
+        let mut keyed = Values::new();
+        values.iter().for_each(|value| keyed.push(value.clone()));
+        keyed[KEY] = Value::String(Cow::Borrowed(key));
+        match self.stream.stream.prepare(&keyed) {
+            Prepared::Dead(reason) => Err(reason),
+            Prepared::Filtered | Prepared::Video(_) => Ok(()),
+        }
+    }
+
+    /// What a whole record has to keep besides: the log's limit, and, where both kinds share a
+    /// topic, that the other kind finds no request of another lane in it.
+    fn check(&self, record: &Record<'_>) -> Result<(), String> {
+        let bytes = record.key.len() + record.payload.len();
+        if bytes > MAX_RECORD_BYTES {
+            return Err(format!(
+                "the record has {bytes} bytes with its key; at most {MAX_RECORD_BYTES} are allowed"
+            ));
+        }
+        let Some(other) = self.other else { return Ok(()) };
+        let (mut is_astray, lanes) = (false, self.app.plan.lanes);
+        let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
+        other.decoder.decode(&record.payload, &meta, |event| {
+            if let Ok(values) = event
+                && let Value::String(id) = &values[REQUEST_ID]
+            {
+                is_astray |= lane_of(Partitioner::Murmur2, id.as_bytes(), lanes) != record.lane;
+            }
+        });
+        match is_astray {
+            false => Ok(()),
+            true => Err(format!(
+                "both kinds share a topic, and the record is also one of [{}] with a request id \
+                 of another lane; let `where` tell them apart",
+                other.stream.kind().plural()
+            )),
+        }
+    }
+
+    /// The reason, with the element that it is about.
+    #[cold]
+    fn reason(&self, item: &[u8], place: usize, reason: &DeadReason) -> String {
+        let is_where = matches!(reason, DeadReason::Expression { what: "where", .. });
+        match self.elements(item) {
+            Some(_) if !is_where => format!("element {place}: {reason}"),
+            _ => reason.to_string(),
+        }
+    }
+
+    #[cold]
+    fn no_events(&self, item: &[u8]) -> String {
+        let path = self.mapping.explode.as_deref().unwrap_or_default().join(".");
+        let is_empty = self.elements(item) == Some(0);
+        match (is_empty, &*self.mapping.where_source) {
+            (true, _) => format!("explode: the list at {path:?} is empty, so there is no event"),
+            (false, source) => format!(
+                "[{}] where `{source}` is not true for it: it is of another kind",
+                self.kind.plural()
+            ),
+        }
+    }
+
+    /// How many elements the exploded list of an item has, if it has that list.
+    fn elements(&self, item: &[u8]) -> Option<usize> {
+        let path = self.mapping.explode.as_deref()?;
+        let record: Json = serde_json::from_slice(item).ok()?;
+        Some(mapping::lookup(&record, path)?.as_array()?.len())
+    }
+}
+
+/// How messages call a JSON value that is no object; `None` for what is no JSON at all.
+fn kind_of_json(item: &[u8]) -> Option<&'static str> {
+    serde_json::from_slice::<IgnoredAny>(item).ok()?;
+    Some(match item.first()? {
+        b'[' => "a list",
+        b'"' => "a text",
+        b'n' => "null",
+        b't' | b'f' => "a boolean",
+        _ => "a number",
+    })
+}

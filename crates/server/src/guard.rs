@@ -1,0 +1,107 @@
+//! Two guards against web pages of other sites, which can make a browser send requests here.
+//!
+//! - A page may post to any address without asking, as long as it does not need the answer. Such
+//!   a request carries the page's `Origin`, so one that is not ours is refused.
+//! - A site may let its own name point to 127.0.0.1 (*DNS rebinding*) and then reads the answers
+//!   as its own. Such a request names that site as its `Host`, so on a loopback address only
+//!   loopback names are answered.
+//!
+//! Programs that are not browsers send no `Origin` and are not concerned.
+
+use crate::problem::Problem;
+use axum::extract::Request;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+
+/// Refuses a request whose `Origin` is another site.
+pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().ok();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if let (Some(origin), Some(host)) = (origin, host)
+        && is_origin_of(origin, host)
+    {
+        return Ok(());
+    }
+    let detail = "The header `Origin` names another site, and pages of other sites may not send \
+        events. Let that site's own server send them, or serve its pages and this collector under \
+        one host.";
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
+fn is_origin_of(origin: &str, host: &str) -> bool {
+    let split = origin.split_once("://").map(|(scheme, authority)| match scheme {
+        "http" => (authority, ":80"),
+        "https" => (authority, ":443"),
+        _ => ("", ""),
+    });
+    let Some((authority, default_port)) = split else { return false };
+    let plain = |text: &str| text.strip_suffix(default_port).unwrap_or(text).to_ascii_lowercase();
+    !authority.is_empty() && plain(authority) == plain(host)
+}
+
+/// For servers that listen on a loopback address: answers only to loopback names.
+pub(crate) async fn loopback_names_only(request: Request, next: Next) -> Response {
+    // A request without any host is none of a browser.
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")),
+    };
+    if host.is_none_or(is_loopback) {
+        return next.run(request).await;
+    }
+    let detail = "This server listens on a loopback address and answers only to the names \
+        localhost, 127.0.0.1 and [::1]. Use one of them (behind a proxy, let it send one as \
+        `Host`), or let [http] listen name an address that others may reach.";
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+}
+
+/// Whether the host of `host[:port]` can only be this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    // Names under localhost never leave the machine either (RFC 6761).
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for good in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.9.9.9", "[::1]:1", "a.localhost."]
+        {
+            assert!(is_loopback(good), "{good}");
+        }
+        for bad in [
+            "",
+            "example.com",
+            "localhost.example.com:80",
+            "127.0.0.1.nip.io",
+            "[::2]:1",
+            "10.0.0.1",
+        ] {
+            assert!(!is_loopback(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        assert!(is_origin_of("http://a.example:8080", "A.example:8080"));
+        assert!(is_origin_of("http://a.example", "a.example:80"));
+        assert!(is_origin_of("https://a.example", "a.example"));
+        assert!(!is_origin_of("http://a.example", "a.example:8080"));
+        assert!(!is_origin_of("http://b.example", "a.example"));
+        assert!(!is_origin_of("null", "null") && !is_origin_of("file://", ""));
+    }
+}

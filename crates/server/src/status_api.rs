@@ -1,0 +1,61 @@
+//! `GET /v1/status`: what the live page shows besides trends.
+//!
+//! It is made for that page and changes with it, without notice. Programs read `/metrics`.
+
+use crate::app::App;
+use axum::Json;
+use axum::extract::State;
+use marquee_model::Kind;
+use marquee_pipeline::lane::Counters;
+use marquee_runtime::status::LaneStatus;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The lanes, their sums, and how a first event looks.
+pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
+    let lanes = app.status.lanes();
+    let reasons = app.status.reasons_not_ready();
+    let now_ms = (app.clock)();
+    let sum = |of: fn(&Counters) -> u64| lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>();
+    // The slowest lane is what readers of all of them have to wait for.
+    let watermarks: Option<Vec<i64>> = lanes.iter().map(|lane| lane.watermark_ms).collect();
+    let example = |kind| {
+        let mapping = app.mappings.of_kind(kind);
+        json!({ "record": mapping.example(now_ms), "where": mapping.where_source })
+    };
+    Json(json!({
+        "unstable": true,
+        "now_ms": now_ms,
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "generation": app.store.generation().id,
+        "epochs_ms": app.store.generation().epochs_ms(),
+        "watermark_ms": watermarks.and_then(|all| all.into_iter().min()),
+        "lag": lanes.iter().map(LaneStatus::lag).sum::<u64>(),
+        "totals": {
+            "events": sum(|counters| counters.events),
+            "filtered": sum(|counters| counters.filtered),
+            "dead": sum(|counters| counters.dead),
+            "late": sum(|counters| counters.late),
+            "duplicates": sum(|counters| counters.duplicates),
+        },
+        "lanes": lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "first": {
+            "impressions": example(Kind::Impression),
+            "plays": example(Kind::Play),
+        },
+    }))
+}
+
+fn lane_json(lane: &LaneStatus) -> Value {
+    json!({
+        "lane": lane.lane,
+        "ready": !lane.rebuilding,
+        "lag": lane.lag(),
+        "watermark_ms": lane.watermark_ms,
+        "frontier_ms": lane.frontier_ms,
+        "events": lane.counters.events,
+        "open_cells": lane.open_cells,
+        "state_bytes": lane.state_bytes,
+    })
+}

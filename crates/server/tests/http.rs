@@ -1,0 +1,17 @@
+//! The server as its clients see it: requests into the router, answers and the log behind it out.
+
+#[path = "http/support.rs"]
+mod support;
+
+#[path = "http/collector.rs"]
+mod collector;
+#[path = "http/kinds.rs"]
+mod kinds;
+#[path = "http/limits.rs"]
+mod limits;
+#[path = "http/pages.rs"]
+mod pages;
+#[path = "http/serving.rs"]
+mod serving;
+#[path = "http/trends.rs"]
+mod trends;

@@ -1,0 +1,179 @@
+//! The service, fed over HTTP and killed with -9 while work is in flight: afterwards its cells are
+//! those of DuckDB and of a backfill, not one more and not one less.
+
+use marquee_e2e::cells;
+use marquee_e2e::data::{Data, example};
+use marquee_e2e::program::{marquee, run};
+use marquee_e2e::service::{Feed, Service, post};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The reference job with a log, a store and a port of its own.
+fn service_config(data: &Data, name: &str, more: &str) -> PathBuf {
+    let reference = std::fs::read_to_string(example("reference.toml")).expect("it is there");
+    let path = data.file(&format!("{name}-data"));
+    let own = format!(
+        "{reference}\n[log]\npath = \"{0}/log\"\n[store]\npath = \"{0}/store\"\n\
+         [http]\nlisten = \"127.0.0.1:0\"\n{more}",
+        path.display()
+    );
+    data.write(&format!("{name}.toml"), own)
+}
+
+fn trends_csv(config: &Path) -> Vec<u8> {
+    run(marquee(["trends", "--format", "csv", "-c"]).arg(config)).expect_code(0).stdout
+}
+
+#[test]
+fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
+    let data = Data::generated(100_000, 11);
+    let config = service_config(&data, "killed", "");
+    let log = data.file("killed.log");
+    let impressions = Feed::of(&data.impressions, "impressions", 2000);
+    let plays = Feed::of(&data.plays, "plays", 2000);
+    let service = Mutex::new(Some(Service::start(&config, &log)));
+    let address = Mutex::new(service.lock().unwrap().as_ref().unwrap().address.clone());
+    let ask = || address.lock().unwrap().clone();
+    let mut broken_by_kills = 0;
+    std::thread::scope(|scope| {
+        let all = impressions.len();
+        scope.spawn(|| impressions.send_all(&ask, &|_| {}));
+        // The plays keep pace with the impressions, as they would on the day.
+        scope.spawn(|| {
+            plays.send_all(&ask, &|number| {
+                let due = |sent: u64| sent as usize * plays.len() >= number * all;
+                while !due(impressions.accepted.load(Ordering::SeqCst)) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+        });
+        for share in [20, 45, 70] {
+            while impressions.accepted.load(Ordering::SeqCst) * 100 < share * all as u64 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let before = impressions.broken.load(Ordering::SeqCst);
+            service.lock().unwrap().take().unwrap().kill();
+            // The client that was cut off, or refused, has noticed: there was work in flight.
+            while impressions.broken.load(Ordering::SeqCst) == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            broken_by_kills += 1;
+            let again = Service::start(&config, &log);
+            *address.lock().unwrap() = again.address.clone();
+            *service.lock().unwrap() = Some(again);
+        }
+    });
+    assert_eq!(broken_by_kills, 3);
+    let service = service.into_inner().unwrap().unwrap();
+    let lines = |file: &Path| std::fs::read_to_string(file).unwrap().lines().count() as u64;
+    let status = service.wait_until_counted(lines(&data.impressions) + lines(&data.plays));
+    assert_eq!(status["totals"]["late"], 0, "{status}");
+    assert_eq!(status["totals"]["dead"], 0, "{status}");
+
+    let expected = cells::of_csv(&data.cells(&mut data.backfill(&example("reference.toml"))));
+    let beside = cells::of_csv(&trends_csv(&config));
+    cells::assert_same(&beside, &expected);
+    assert_eq!(service.terminate(), Some(0));
+    let after = cells::of_csv(&trends_csv(&config));
+    cells::assert_same(&after, &expected);
+}
+
+#[test]
+fn a_restart_in_the_middle_of_a_rebuild_loses_and_doubles_nothing() {
+    let data = Data::generated(20_000, 12);
+    let config = service_config(&data, "again", "");
+    let log = data.file("again.log");
+    let service = Service::start(&config, &log);
+    for (file, kind) in [(&data.impressions, "impressions"), (&data.plays, "plays")] {
+        let feed = Feed::of(file, kind, 5000);
+        feed.send_all(&|| service.address.clone(), &|_| {});
+    }
+    let lines = |file: &Path| std::fs::read_to_string(file).unwrap().lines().count() as u64;
+    let events = lines(&data.impressions) + lines(&data.plays);
+    service.wait_until_counted(events);
+    service.kill();
+    for delay_ms in [0, 20, 60, 150] {
+        let service = Service::start(&config, &log);
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        service.kill();
+    }
+    let service = Service::start(&config, &log);
+    let status = service.wait_until_counted(events);
+    assert_eq!(status["totals"]["events"], events, "a replay counts nothing twice: {status}");
+    let expected = cells::of_csv(&data.cells(&mut data.backfill(&example("reference.toml"))));
+    cells::assert_same(&cells::of_csv(&trends_csv(&config)), &expected);
+}
+
+#[test]
+fn a_backfill_into_the_store_is_what_trends_shows_and_may_be_repeated() {
+    let data = Data::generated(5_000, 13);
+    let config = service_config(&data, "into", "");
+    let expected = cells::of_csv(&data.cells(&mut data.backfill(&example("reference.toml"))));
+    for _ in 0..2 {
+        run(&mut data.backfill(&config)).expect_code(0);
+        cells::assert_same(&cells::of_csv(&trends_csv(&config)), &expected);
+    }
+    // Half of it is there already in another store: the union is the same.
+    let half = service_config(&data, "half", "");
+    let lines: Vec<String> =
+        std::fs::read_to_string(&data.impressions).unwrap().lines().map(str::to_owned).collect();
+    let first = data.write("first.ndjson", lines[..lines.len() / 2].join("\n"));
+    run(&mut marquee_e2e::data::backfill(&half, &first, &data.plays)).expect_code(0);
+    run(&mut data.backfill(&half)).expect_code(0);
+    cells::assert_same(&cells::of_csv(&trends_csv(&half)), &expected);
+}
+
+#[test]
+fn late_and_bad_events_are_set_aside_and_a_bad_clock_expires_nobody() {
+    let data = Data::of("", "");
+    let config = service_config(&data, "aside", "");
+    let service = Service::start(&config, &data.file("aside.log"));
+    let send = |kind: &str, body: &str| post(&service.address, kind, body.as_bytes()).unwrap();
+    let shown = r#"{"request_id":"r1","video_id":"v","ts":1479686400000,"device":"tv"}"#;
+    assert_eq!(send("impressions", shown).0, 202);
+    // A clock in the future, a record that is no JSON and one without an id: refused, not written.
+    let future = shown.replace("1479686400000", "4102444800000");
+    let (status, answer) = send("impressions", &format!("{future}\nnonsense\n{{}}\n{shown}"));
+    assert_eq!((status, &answer["accepted"]), (207, &1.into()), "{answer}");
+    let played =
+        r#"{"request_id":"r1","video_id":"v","ts":1479686460000,"duration_s":90,"device":"tv"}"#;
+    assert_eq!(send("plays", played).0, 202);
+    service.wait_until_counted(3);
+    let cells = service.get("/v1/trends");
+    let cell = &cells["cells"][0];
+    assert_eq!((&cell["impressions"], &cell["plays"]), (&1.into(), &1.into()), "{cells}");
+}
+
+#[test]
+fn a_store_in_use_and_a_port_in_use_are_named() {
+    let data = Data::of("", "");
+    let config = service_config(&data, "first", "");
+    let service = Service::start(&config, &data.file("first.log"));
+    run(marquee(["run", "-c"]).arg(&config))
+        .expect_code(1)
+        .expect_words("is in use by another process")
+        .expect_words(&service.address);
+    run(data.backfill(&config).arg("--strict")).expect_code(1).expect_words("is in use");
+    let port = service.address.trim_start_matches("http://");
+    let other = service_config(&data, "second", "");
+    let text = std::fs::read_to_string(&other).unwrap().replace("127.0.0.1:0", port);
+    let other = data.write("second.toml", text);
+    run(marquee(["run", "-c"]).arg(&other))
+        .expect_code(1)
+        .expect_words("cannot listen on 127.0.0.1:");
+}
+
+#[test]
+fn other_settings_are_refused_by_the_store() {
+    let data = Data::generated(10, 14);
+    let config = service_config(&data, "settings", "");
+    run(&mut data.backfill(&config)).expect_code(0);
+    let text = std::fs::read_to_string(&config).unwrap().replace("within = \"1h\"", "within = \"2h\"");
+    let changed = data.write("settings.toml", text);
+    run(&mut data.backfill(&changed))
+        .expect_code(1)
+        .expect_words("counts otherwise")
+        .expect_words("within");
+}
