@@ -49,6 +49,7 @@ query = QUERY.replace("$impressions", literal(impressions)).replace("$plays", li
 query = query.replace("'{out}'", literal(out))
 connection = duckdb.connect()
 connection.execute("set threads = 2")
+connection.execute("set enable_progress_bar = false")
 start = time.perf_counter()
 connection.execute(query)
 print(time.perf_counter() - start)

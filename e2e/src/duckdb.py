@@ -7,6 +7,7 @@ import duckdb
 
 connection = duckdb.connect()
 connection.execute("set threads = 2")
+connection.execute("set enable_progress_bar = false")  # it would stand before the rows
 rows = []
 for text in json.load(sys.stdin):
     rows = connection.execute(text).fetchall()

@@ -66,7 +66,8 @@ fn the_slides_setting_is_its_sql() {
 #[test]
 fn slices_and_two_lengths_of_epochs_are_their_sql() {
     let Some(duckdb) = DuckDb::find() else { return };
-    let data = Data::generated(20_000, 11);
+    // Each event counts in six cells.
+    let data = Data::generated(5_000, 11);
     let reference = sql("examples/reference.toml");
     let more = "\n[transform]\nslices = [[], ['country'], ['country', 'device']]\n\
                 [aggregate]\nepochs = ['30m', '5m']\n";

@@ -190,7 +190,7 @@ fn a_full_folder_for_temporary_files_is_named_and_fails() {
 #[test]
 fn a_full_disk_fails_and_leaves_no_half_file() {
     let data = data();
-    let Some(disk) = Disk::mount(&data.file("disk"), "32k") else {
+    let Some(disk) = Disk::mount(&data.file("disk"), "16k") else {
         return skip::skipped("mounting a small disk needs root");
     };
     for name in ["cells.csv", "cells.parquet"] {

@@ -170,7 +170,8 @@ fn other_settings_are_refused_by_the_store() {
     let data = Data::generated(10, 14);
     let config = service_config(&data, "settings", "");
     run(&mut data.backfill(&config)).expect_code(0);
-    let text = std::fs::read_to_string(&config).unwrap().replace("within = \"1h\"", "within = \"2h\"");
+    let text =
+        std::fs::read_to_string(&config).unwrap().replace("within = \"1h\"", "within = \"2h\"");
     let changed = data.write("settings.toml", text);
     run(&mut data.backfill(&changed))
         .expect_code(1)

@@ -195,7 +195,7 @@ function speak(leader, isNewEpoch, now) {
   shown.leader = leader.video;
   shown.spokenAt = now;
   const words = isNewEpoch ? `Epoch ${$("epoch").textContent}. ` : "";
-  setText($("spoken"), `${words}${readable(leader.video)} leads with ${whole.format(leader.plays)} plays.`);
+  setText($("spoken"), `${words}${readable(leader.video)} leads, plays: ${whole.format(leader.plays)}.`);
 }
 
 // Status ---------------------------------------------------------------------------------------

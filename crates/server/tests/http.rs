@@ -1,5 +1,7 @@
 //! The server as its clients see it: requests into the router, answers and the log behind it out.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "http/support.rs"]
 mod support;
 

@@ -4,6 +4,7 @@
 //! they contain escapes. Whatever is wrong is a [`DeadReason`], never an error of the program.
 
 mod fields;
+mod scan;
 mod typed;
 
 use fields::{Fields, Raw};

@@ -116,11 +116,17 @@ async fn kinds_that_share_a_topic_are_told_apart() {
 
 #[tokio::test]
 async fn a_record_of_both_kinds_must_belong_to_one_lane() {
-    let server = shared();
-    // Both streams read the same fields here, so what is of both kinds has one request id.
-    let both = json!({
-        "kind": "impression", "both": true, "request_id": "r", "video_id": "v", "ts": 1,
-    });
-    assert_eq!(server.post("/v1/impressions", both.to_string()).await.status, 202);
+    let topics = ["events", "events"];
+    let request_ids = ["request_id", "played_in"];
+    let server = Setup { topics, request_ids, ..Setup::default() }.start();
+    let other = (0..).map(|i| format!("r{i}")).find(|id| lane(id) != lane("r")).unwrap();
+    let same = (0..).map(|i| format!("r{i}")).find(|id| lane(id) == lane("r")).unwrap();
+    let both = |played_in: &str| {
+        json!({ "request_id": "r", "played_in": played_in, "video_id": "v", "ts": 1 }).to_string()
+    };
+    assert_eq!(server.post("/v1/impressions", both(&same)).await.status, 202);
+    let answer = server.post("/v1/impressions", both(&other)).await;
+    answer.is_problem(400, "No item was accepted");
+    assert!(answer.text.contains("also one of [plays]"), "{}", answer.text);
     assert_eq!(server.records(0).len(), 1);
 }

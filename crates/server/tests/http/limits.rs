@@ -1,6 +1,6 @@
 //! Too large, too much, too early, and a disk that fails.
 
-use crate::support::{NOW_MS, Server, Setup, event};
+use crate::support::{Server, Setup, event};
 use axum::body::Body;
 use axum::http::Request;
 use marquee_sources::embedded::MAX_RECORD_BYTES;
@@ -49,7 +49,7 @@ async fn bodies_that_are_too_large() {
 #[tokio::test]
 async fn items_that_are_too_large_for_the_log() {
     let server = Setup { max_body_bytes: 64 << 20, ..Setup::default() }.start();
-    let mut large = event("r");
+    let mut large = event("rr");
     large["ballast"] = json!("");
     let rest = MAX_RECORD_BYTES - large.to_string().len();
     // One byte less than the decoder refuses, but too much together with the key.
@@ -57,7 +57,7 @@ async fn items_that_are_too_large_for_the_log() {
     let body = format!("{large}\n{}", event("r"));
     let answer = server.post("/v1/plays", body).await;
     assert_eq!(answer.status, 207, "{}", answer.text);
-    assert!(answer.text.contains("at most 16777216 are allowed") || answer.json()["accepted"] == 2);
+    assert!(answer.text.contains("at most 16777216 are allowed"), "{}", answer.text);
     large["ballast"] = json!("x".repeat(rest));
     let answer = server.post("/v1/plays", large.to_string()).await;
     answer.is_problem(400, "No item");
@@ -125,5 +125,4 @@ async fn a_failed_process_takes_nothing() {
     answer.is_problem(503, "about to end");
     assert_eq!(answer.header("retry-after"), "5");
     assert!(server.records(1).is_empty());
-    assert_eq!(NOW_MS % 1000, 0);
 }

@@ -30,7 +30,7 @@ pub(crate) struct Setup {
     pub(crate) topics: [&'static str; 2],
     pub(crate) wheres: [&'static str; 2],
     pub(crate) explode: Option<&'static str>,
-    pub(crate) request_id: &'static str,
+    pub(crate) request_ids: [&'static str; 2],
     pub(crate) filter: &'static str,
     pub(crate) max_body_bytes: u64,
     pub(crate) epochs_ms: Vec<i64>,
@@ -42,7 +42,7 @@ impl Default for Setup {
             topics: ["impressions", "plays"],
             wheres: ["", ""],
             explode: None,
-            request_id: "request_id",
+            request_ids: ["request_id"; 2],
             filter: "device != \"console\"",
             max_body_bytes: 4 << 20,
             epochs_ms: vec![HALF_HOUR_MS],
@@ -80,7 +80,7 @@ impl Setup {
         let mapping = Mapping {
             record_filter: (!source.is_empty()).then(|| RecordPredicate::compile(source).unwrap()),
             explode: self.explode.map(path),
-            request_id: path(self.request_id),
+            request_id: path(self.request_ids[place]),
             video: path("video_id"),
             time: path("ts"),
             time_unit: TimeUnit::Milliseconds,
@@ -94,7 +94,7 @@ impl Setup {
         let stream = |place: usize| {
             json!({
                 "where": self.wheres[place], "explode": self.explode,
-                "request_id": self.request_id, "video": "video_id", "time": "ts",
+                "request_id": self.request_ids[place], "video": "video_id", "time": "ts",
                 "time_unit": "ms", "attributes": {},
             })
         };

@@ -1,7 +1,7 @@
 //! Reads the fields that a mapping names out of a JSON object, in one pass and without building a
 //! tree.
 
-use super::not_json;
+use super::{not_json, scan};
 use marquee_pipeline::prepare::DeadReason;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
@@ -67,11 +67,36 @@ pub(super) struct Fields {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Node {
+pub(super) struct Node {
     /// The slots that want the value here.
     slots: SmallVec<[usize; 2]>,
     /// Few, so that a linear search is the fastest.
-    children: Vec<(Box<str>, Node)>,
+    children: Vec<Child>,
+}
+
+/// A field that somebody wants something of.
+#[derive(Clone, Debug)]
+struct Child {
+    name: Box<str>,
+    /// The first eight bytes of the name, as [`first_word`] reads them.
+    word: u64,
+    node: Node,
+}
+
+/// Up to eight bytes of a name as a number, so that most names are compared at once.
+#[inline(always)]
+fn first_word(bytes: &[u8], start: usize, end: usize) -> u64 {
+    let len = end - start;
+    match bytes.get(start..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(chunk) if len >= 8 => u64::from_le_bytes(*chunk),
+        Some(chunk) => u64::from_le_bytes(*chunk) & ((1 << (8 * len)) - 1),
+        None => {
+            let mut word = [0; 8];
+            let len = len.min(8);
+            word[..len].copy_from_slice(&bytes[start..start + len]);
+            u64::from_le_bytes(word)
+        }
+    }
 }
 
 impl Fields {
@@ -90,6 +115,16 @@ impl Fields {
     #[inline]
     pub(super) fn read<'a>(&self, record: &'a [u8]) -> Result<Raws<'a>, DeadReason> {
         let mut raws: Raws<'a> = SmallVec::from_elem(Raw::Missing, self.slots);
+        if scan::read(record, &self.root, &mut raws).is_some() {
+            return Ok(raws);
+        }
+        self.read_any(record)
+    }
+
+    /// Reads a record that is not ordinary, or not even valid.
+    #[cold]
+    fn read_any<'a>(&self, record: &'a [u8]) -> Result<Raws<'a>, DeadReason> {
+        let mut raws: Raws<'a> = SmallVec::from_elem(Raw::Missing, self.slots);
         let mut json = serde_json::Deserializer::from_slice(record);
         let object = Object { node: &self.root, raws: &mut raws };
         json.deserialize_map(object).and_then(|()| json.end()).map_err(|e| not_json(&e))?;
@@ -99,30 +134,58 @@ impl Fields {
 
 impl Node {
     fn child(&mut self, name: &str) -> &mut Node {
-        let place = match self.children.iter().position(|(n, _)| **n == *name) {
+        let place = match self.children.iter().position(|child| *child.name == *name) {
             Some(place) => place,
             None => {
-                self.children.push((name.into(), Node::default()));
+                let word = first_word(name.as_bytes(), 0, name.len());
+                self.children.push(Child { name: name.into(), word, node: Node::default() });
                 self.children.len() - 1
             }
         };
-        &mut self.children[place].1
+        &mut self.children[place].node
+    }
+
+    /// The child whose name stands in `bytes` from `start` to `end`. `expected` is where it is
+    /// looked for first: records tend to name their fields in the same order.
+    #[inline(always)]
+    pub(super) fn find(
+        &self,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        expected: &mut usize,
+    ) -> Option<&Node> {
+        let word = first_word(bytes, start, end);
+        for _ in 0..self.children.len() {
+            let place = if *expected < self.children.len() { *expected } else { 0 };
+            let child = &self.children[place];
+            *expected = place + 1;
+            if child.word == word
+                && child.name.len() == end - start
+                && (end - start <= 8 || *child.name.as_bytes() == bytes[start..end])
+            {
+                return Some(&child.node);
+            }
+        }
+        None
     }
 
     #[inline]
-    fn forget_children(&self, raws: &mut Raws<'_>) {
-        for (_, child) in &self.children {
-            child.set(raws, Raw::Missing);
-            child.forget_children(raws);
+    pub(super) fn forget_children(&self, raws: &mut Raws<'_>) {
+        for child in &self.children {
+            child.node.set(raws, Raw::Missing);
+            child.node.forget_children(raws);
         }
     }
 
-    fn set<'a>(&self, raws: &mut Raws<'a>, raw: Raw<'a>) {
-        if let Some((last, others)) = self.slots.split_last() {
-            for slot in others {
-                raws[*slot] = raw.clone();
-            }
-            raws[*last] = raw;
+    #[inline]
+    pub(super) fn set<'a>(&self, raws: &mut Raws<'a>, raw: Raw<'a>) {
+        if let [slot] = self.slots[..] {
+            raws[slot] = raw;
+            return;
+        }
+        for slot in &self.slots {
+            raws[*slot] = raw.clone();
         }
     }
 }
@@ -181,7 +244,7 @@ impl<'n> Visitor<'_> for Name<'n> {
 
     #[inline]
     fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.node.children.iter().find(|(n, _)| **n == *name).map(|(_, node)| node))
+        Ok(self.node.children.iter().find(|child| *child.name == *name).map(|child| &child.node))
     }
 }
 
@@ -254,5 +317,82 @@ impl<'de> Visitor<'de> for Field<'_, '_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         self.node.set(self.raws, Raw::Object);
         Object { node: self.node, raws: self.raws }.visit_map(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fields() -> Fields {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<super::super::Path>();
+        Fields::new(["r", "v", "t", "c.r", "c.d.e", "r"].map(path).iter())
+    }
+
+    /// What the scanner accepts, serde_json reads in the same way.
+    fn check(record: &[u8]) {
+        let fields = fields();
+        let mut raws: Raws<'_> = SmallVec::from_elem(Raw::Missing, fields.slots);
+        if scan::read(record, &fields.root, &mut raws).is_some() {
+            let text = String::from_utf8_lossy(record);
+            assert_eq!(fields.read_any(record), Ok(raws), "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_records_are_scanned() {
+        let record = br#"{"r":"a","x":[1.5e3,{"y":null}],"t":-12,"c":{"r":true,"d":{"e":"f"}}}"#;
+        let fields = fields();
+        let mut raws: Raws<'_> = SmallVec::from_elem(Raw::Missing, fields.slots);
+        assert!(scan::read(record, &fields.root, &mut raws).is_some());
+        assert_eq!(raws[2], Raw::Int(-12));
+        assert_eq!(raws[4], Raw::String(Cow::Borrowed("f")));
+        check(record);
+    }
+
+    #[test]
+    fn odd_ones_are_left_to_the_judge() {
+        for record in [
+            "{\"t\":01}", "{\"t\":-}", "{\"t\":-0}", "{\"t\":1.0}", "{\"t\":1e3}", "{\"x\":01}",
+            "{\"x\":1.}", "{\"x\":1e}", "{\"t\":9999999999999999999}", "{\"r\":\"a\\n\"}",
+            "{\"r\":\"a\u{1}\"}", "{\"r\":\"\u{7f}é\"}", "{\"r\":1,}", "{,}", "{\"r\"}", "{}", "{} x",
+            "{\"r\":tru}", "{\"r\":truex}", "{\"c\":{\"r\":1},\"c\":2}", "{\"c\":1,\"c\":{}}",
+            "{\"r\":[1]}", "{\"x\":[1,]}", "{\"x\":[}", "{\"c\":[{\"r\":1}]}", "[", "\"", "",
+        ] {
+            check(record.as_bytes());
+        }
+    }
+
+    /// Texts that are nearly JSON, so that many are valid.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()), Just("true".to_owned()), Just("fals".to_owned()),
+            "-?[0-9]{0,20}", "-?[0-9]{1,3}\\.[0-9]{0,2}", "[0-9]e[+-]?[0-9]{0,2}",
+            "\"[a-zé\\x01\\x7f\\\\n ]{0,20}\"", "\"\\\\u00[0-9]{2}\"",
+        ];
+        leaf.prop_recursive(4, 24, 5, |inner| {
+            let name = prop_oneof![Just("r"), Just("v"), Just("t"), Just("c"), Just("d"), Just("e"), Just("x")];
+            let field = (name, inner.clone()).prop_map(|(name, value)| format!("\"{name}\" : {value}"));
+            prop_oneof![
+                proptest::collection::vec(field, 0..5).prop_map(|f| format!("{{{}}}", f.join(","))),
+                proptest::collection::vec(inner, 0..4).prop_map(|v| format!("[{}]", v.join(" ,"))),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn the_scanner_agrees_with_serde_json(record in nearly_json(), cut in 0_usize..200) {
+            check(record.as_bytes());
+            check(&record.as_bytes()[..cut.min(record.len())]);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(record: Vec<u8>) {
+            check(&record);
+        }
     }
 }

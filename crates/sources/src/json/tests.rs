@@ -90,7 +90,9 @@ fn ids_over_the_limit_and_bytes_that_are_no_text() {
     let shown = show(mapping(), br#"{"r":"\ud800","v":"b","t":5}"#);
     assert!(shown.starts_with("dead: not JSON: "), "{shown}");
     let nested = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(show(mapping(), nested.as_bytes()).starts_with("dead: not JSON: recursion limit"));
+    assert!(show(mapping(), nested.as_bytes()).starts_with("dead: r is missing"));
+    let exploded = Mapping { explode: Some(path("x")), ..mapping() };
+    assert!(show(exploded, nested.as_bytes()).starts_with("dead: not JSON: recursion limit"));
     let huge = vec![b' '; MAX_RECORD_BYTES];
     assert!(show(mapping(), &huge).starts_with("dead: the record has 16777216 bytes"));
 }
