@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,24 +75,36 @@ pub fn marquee<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
 
 /// Runs a command without standard input.
 pub fn run(command: &mut Command) -> Finished {
-    run_with_input(command, &[])
+    run_limited(command, &[], TIME_LIMIT)
 }
 
 /// Runs a command that reads these bytes from standard input.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Finished {
+    run_limited(command, input, TIME_LIMIT)
+}
+
+/// Runs a command that must end within this time; panics where it does not.
+#[track_caller]
+pub fn run_within(command: &mut Command, limit: Duration) -> Finished {
+    run_limited(command, &[], limit)
+}
+
+#[track_caller]
+fn run_limited(command: &mut Command, input: &[u8], limit: Duration) -> Finished {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
     let mut stdin = child.stdin.take().expect("it is piped");
     let stdout = read_all(child.stdout.take().expect("it is piped"));
     let stderr = read_all(child.stderr.take().expect("it is piped"));
-    let code = thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         // Who does not read its input to the end has ended: its exit code will tell.
         scope.spawn(move || stdin.write_all(input));
-        wait(&mut child)
+        wait(&mut child, limit)
     });
+    let Some(status) = ended else { panic!("not ended after {limit:?}: {command:?}") };
     Finished {
-        code,
+        code: status.code(),
         stdout: stdout.join().expect("a reader does not panic"),
         stderr: String::from_utf8_lossy(&stderr.join().expect("a reader does not panic")).into(),
         seconds: start.elapsed().as_secs_f64(),
@@ -108,16 +120,17 @@ fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>>
     })
 }
 
-fn wait(child: &mut Child) -> Option<i32> {
+/// Waits for the end, or kills; `None` if it had to.
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("the child is ours") {
-            return status.code();
+            return Some(status);
         }
-        if start.elapsed() > TIME_LIMIT {
+        if start.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{} has not ended after {TIME_LIMIT:?}", binary().display());
+            return None;
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -37,8 +37,8 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
     let address = Mutex::new(service.lock().unwrap().as_ref().unwrap().address.clone());
     let ask = || address.lock().unwrap().clone();
     let mut broken_by_kills = 0;
+    let all = impressions.len();
     std::thread::scope(|scope| {
-        let all = impressions.len();
         scope.spawn(|| impressions.send_all(&ask, &|_| {}));
         // The plays keep pace with the impressions, as they would on the day.
         scope.spawn(|| {
