@@ -48,13 +48,14 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let (parts, arguments): (&[fn(&Arguments) -> Result<Vec<Row>>], Arguments) =
-        match Cli::parse().what {
-            What::All(arguments) => (&[whole::measure, core::measure, collector::measure], arguments),
-            What::Whole(arguments) => (&[whole::measure], arguments),
-            What::Core(arguments) => (&[core::measure], arguments),
-            What::Collector(arguments) => (&[collector::measure], arguments),
-        };
+    let (parts, arguments): (&[fn(&Arguments) -> Result<Vec<Row>>], Arguments) = match Cli::parse()
+        .what
+    {
+        What::All(arguments) => (&[whole::measure, core::measure, collector::measure], arguments),
+        What::Whole(arguments) => (&[whole::measure], arguments),
+        What::Core(arguments) => (&[core::measure], arguments),
+        What::Collector(arguments) => (&[collector::measure], arguments),
+    };
     let mut rows = Vec::new();
     for part in parts {
         rows.extend(part(&arguments)?);

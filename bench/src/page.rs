@@ -27,7 +27,8 @@ impl Row {
 
 /// The table, under the date and the machine.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut table = machine::describe() + ":\n\n| what | result | peak memory, latency |\n|---|---|---|\n";
+    let mut table =
+        machine::describe() + ":\n\n| what | result | peak memory, latency |\n|---|---|---|\n";
     for row in rows {
         table += &format!("| {} | {} | {} |\n", row.what, row.result, row.memory);
     }

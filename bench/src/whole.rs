@@ -57,7 +57,12 @@ fn row(name: &str, events: u64, runs: &[Run]) -> Row {
     let (low, high) = (min(&rates), rates.iter().copied().fold(0.0, f64::max));
     Row {
         what: format!("{name}, {events} events"),
-        result: format!("{:.2} M events/s ({:.2}-{:.2})", median(&rates) / 1e6, low / 1e6, high / 1e6),
+        result: format!(
+            "{:.2} M events/s ({:.2}-{:.2})",
+            median(&rates) / 1e6,
+            low / 1e6,
+            high / 1e6
+        ),
         memory: format!("{} MB", peak / 1_000_000),
     }
 }
@@ -85,9 +90,9 @@ fn backfill(data: &Data, out: &Path) -> Command {
 
 fn run_duckdb(duckdb: &DuckDb, data: &Data, out: &Path) -> Result<Run> {
     let mut command = Command::new(duckdb.python());
-    command.arg(root().join("bench/duckdb.py")).arg(&data.impressions).arg(&data.plays).arg(out);
+    command.arg(root().join("bench/reference.py")).arg(&data.impressions).arg(&data.plays).arg(out);
     let mut run = run(&mut command)?;
-    run.seconds = run.stdout.trim().parse().context("duckdb.py prints its seconds")?;
+    run.seconds = run.stdout.trim().parse().context("reference.py prints its seconds")?;
     Ok(run)
 }
 

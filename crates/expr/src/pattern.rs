@@ -153,7 +153,6 @@ mod tests {
     use cel::common::types::{CelBool, CelString};
     use cel::common::value::CowVal;
 
-
     /// A pattern, and whether it is one of literals; then texts, and the crate's own answers.
     fn check(source: &str, simple: bool, texts: &[&str]) {
         let pattern = Pattern::new(source).unwrap();

@@ -16,8 +16,10 @@ use std::path::PathBuf;
 /// What people were shown, joined with what they chose, as exact sets, while it happens.
 #[derive(Debug, Parser)]
 #[command(name = "marquee", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done; 1 it ran and failed; 2 wrong usage or configuration.\n\
-    Start with:  marquee demo")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 it ran and failed; 2 wrong usage or configuration.\n\
+    Start with:  marquee demo"
+)]
 pub struct Cli {
     /// Log more (to standard error; RUST_LOG chooses in detail)
     #[arg(short, long, global = true)]

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 /// Logs go to standard error; `RUST_LOG` says which.
 fn start_log(verbose: bool) {
     use tracing_subscriber::EnvFilter;
-    let default = if verbose { "debug,fjall=info,lsm_tree=info" } else { "info,fjall=warn,lsm_tree=warn" };
+    let default =
+        if verbose { "debug,fjall=info,lsm_tree=info" } else { "info,fjall=warn,lsm_tree=warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -62,7 +62,8 @@ impl Service {
             .map_err(Failure::failed)?;
         let listen = config.http.listen;
         let listener = runtime.block_on(TcpListener::bind(listen)).map_err(|error| {
-            let words = "stop what listens there, or change [http] listen (port 0 takes a free one)";
+            let words =
+                "stop what listens there, or change [http] listen (port 0 takes a free one)";
             Failure::Failed(format!("cannot listen on {listen}: {error}; {words}"))
         })?;
         let address = listener.local_addr().map_err(Failure::failed)?;
@@ -130,10 +131,7 @@ impl Service {
 }
 
 /// Opens the configured store.
-pub fn open_store(
-    config: &Config,
-    plan: &marquee_runtime::Plan,
-) -> Result<EmbeddedStore, Failure> {
+pub fn open_store(config: &Config, plan: &marquee_runtime::Plan) -> Result<EmbeddedStore, Failure> {
     let identity = Identity {
         settings: plan.fingerprint.clone(),
         lanes: plan.lanes,

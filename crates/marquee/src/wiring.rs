@@ -68,7 +68,13 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
     let before = faults.len();
     let mut fault = |key: String, expression: &Expression, error: ExprError| {
         let found = format!("{} ({error})", expression.source);
-        faults.push(config.fault_at(expression.line, &key, &found, "an expression in CEL", example(&key)));
+        faults.push(config.fault_at(
+            expression.line,
+            &key,
+            &found,
+            "an expression in CEL",
+            example(&key),
+        ));
     };
     let declared: Vec<Declared> = stream.attributes.iter().map(declared).collect();
     let environment = prepare::environment(&declared);
@@ -89,8 +95,14 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
     }
     let by_slice = kind == Kind::Impression || config.join.epoch_of_play == EpochOfPlay::Play;
     let slices = &config.transform.slices;
-    let compiled =
-        prepare::Stream::new(kind, &declared, &stream.filter.source, &video.source, slices, by_slice);
+    let compiled = prepare::Stream::new(
+        kind,
+        &declared,
+        &stream.filter.source,
+        &video.source,
+        slices,
+        by_slice,
+    );
     match compiled {
         Ok(compiled) => Some(StreamPlan {
             decoder: Decoder::new(mapping(stream, record_filter, declared)),
@@ -99,7 +111,13 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
         }),
         Err(error) => {
             let line = config.line_of(section);
-            faults.push(config.fault_at(line, section, &error.to_string(), "settings that fit", ""));
+            faults.push(config.fault_at(
+                line,
+                section,
+                &error.to_string(),
+                "settings that fit",
+                "",
+            ));
             None
         }
     }

@@ -204,7 +204,9 @@ impl Aggregate {
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
         let cells = self.epochs.values();
-        cells.map(|c| c.index.allocation_size() + c.cells.capacity() * size_of::<Cell>()).sum::<usize>()
+        cells
+            .map(|c| c.index.allocation_size() + c.cells.capacity() * size_of::<Cell>())
+            .sum::<usize>()
             + self.deltas.capacity() * size_of::<Delta>()
             + self.texts.capacity()
             + self.requests.capacity() * 8
@@ -246,11 +248,6 @@ impl Emit for OfRequest<'_> {
                 number
             }
         };
-        self.aggregate.deltas.push(Delta {
-            epoch: member.epoch,
-            cell,
-            side: member.side,
-            request,
-        });
+        self.aggregate.deltas.push(Delta { epoch: member.epoch, cell, side: member.side, request });
     }
 }

@@ -44,7 +44,11 @@ impl std::fmt::Display for Id {
                 write!(
                     f,
                     "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-                    part(96, 32), part(80, 16), part(64, 16), part(48, 16), part(0, 48)
+                    part(96, 32),
+                    part(80, 16),
+                    part(64, 16),
+                    part(48, 16),
+                    part(0, 48)
                 )
             }
         }

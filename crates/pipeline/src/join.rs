@@ -220,7 +220,14 @@ impl Scope<'_> {
             }
             if self.settings.impressions == Impressions::All && epoch >= self.frontier {
                 let fresh = self.fresh_in(group, handle, fact, |f| f.is_impression());
-                self.emit(Side::Impressions, fact.video, self.place(epoch, fact), fresh, true, emit);
+                self.emit(
+                    Side::Impressions,
+                    fact.video,
+                    self.place(epoch, fact),
+                    fresh,
+                    true,
+                    emit,
+                );
             }
             kept = Some((handle, group.push(handle, fact)));
         }
@@ -341,8 +348,7 @@ impl Scope<'_> {
         let in_cohort = self.settings.epoch_of_play == EpochOfPlay::Impression;
         let same_video = self.settings.match_ == Match::RequestAndVideo;
         if !fact.is_joined() && (joined_only || (in_cohort && same_video)) {
-            let fresh =
-                self.fresh_in(group, handle, fact, |f| f.is_impression() && f.is_joined());
+            let fresh = self.fresh_in(group, handle, fact, |f| f.is_impression() && f.is_joined());
             if joined_only {
                 self.emit(Side::Impressions, fact.video, here, fresh, open, emit);
             }

@@ -347,7 +347,6 @@ pub struct CellView<'a> {
     pub counts: CellCounts,
 }
 
-
 /// What a batch must write: each changed cell once.
 pub struct LaneBatch<'a> {
     cells: Vec<CellChange>,

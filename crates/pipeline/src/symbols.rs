@@ -114,8 +114,11 @@ impl Interner {
 
     /// Memory held, in bytes, allocator overhead not counted.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes + self.texts.capacity() * 16 + self.last_used.capacity() * 8
-            + self.free.capacity() * 4 + self.table.allocation_size()
+        self.bytes
+            + self.texts.capacity() * 16
+            + self.last_used.capacity() * 8
+            + self.free.capacity() * 4
+            + self.table.allocation_size()
     }
 }
 
@@ -208,7 +211,9 @@ impl Symbols {
 
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.videos.memory_bytes() + self.slices.memory_bytes() + self.tuples.memory_bytes()
+        self.videos.memory_bytes()
+            + self.slices.memory_bytes()
+            + self.tuples.memory_bytes()
             + self.flat.capacity() * 4
     }
 }

@@ -108,9 +108,7 @@ impl Backfill<'_> {
         }
         dead.into_inner().unwrap_or_else(|e| e.into_inner()).finish()?;
         let symbols = symbols.into_inner();
-        let joined = in_threads(self.threads, |_| {
-            join::Joiner::new(&self, &symbols).run(&buckets)
-        });
+        let joined = in_threads(self.threads, |_| join::Joiner::new(&self, &symbols).run(&buckets));
         let (rows, members) = join::merge(joined, &symbols, &self.plan.settings)?;
         debug_assert!(rows.is_sorted_by(|a, b| order(&a.0) < order(&b.0)));
         Ok(Outcome { rows, summary, members })

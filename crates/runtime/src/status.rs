@@ -96,7 +96,8 @@ impl StatusBoard {
         let board = self.lock();
         let mut reasons: Vec<String> = board.failure.iter().cloned().collect();
         let rebuilding = board.lanes.iter().filter(|lane| lane.rebuilding);
-        reasons.extend(rebuilding.map(|lane| format!("lane {} is rebuilding its state", lane.lane)));
+        reasons
+            .extend(rebuilding.map(|lane| format!("lane {} is rebuilding its state", lane.lane)));
         reasons
     }
 }

@@ -130,7 +130,13 @@ impl EmbeddedStore {
         self.sync()
     }
 
-    fn add_chunks(&self, write: &mut fjall::OwnedWriteBatch, key: &[u8], name: u64, chunks: [Vec<u8>; 2]) {
+    fn add_chunks(
+        &self,
+        write: &mut fjall::OwnedWriteBatch,
+        key: &[u8],
+        name: u64,
+        chunks: [Vec<u8>; 2],
+    ) {
         if !self.keeps_members {
             return;
         }

@@ -41,9 +41,9 @@ impl<'a> Letter<'a> {
         record: &'a [u8],
     ) {
         let text = String::from_utf8_lossy(record);
-        let record_base16 = std::str::from_utf8(record).is_err().then(|| {
-            record.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-        });
+        let record_base16 = std::str::from_utf8(record)
+            .is_err()
+            .then(|| record.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         let letter = Letter { source, position, code, reason, record: &text, record_base16 };
         serde_json::to_writer(&mut *out, &letter).expect("texts and numbers always serialize");
         out.push(b'\n');

@@ -81,7 +81,9 @@ pub enum SinkError {
         difference: String,
     },
     /// It was written by another version of the program.
-    #[error("the store {path} has format {found}, this program writes {expected}; use that version")]
+    #[error(
+        "the store {path} has format {found}, this program writes {expected}; use that version"
+    )]
     OtherFormat {
         /// Folder of the store.
         path: String,

@@ -10,9 +10,9 @@ use marquee_model::Kind;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 use thiserror::Error;
 
 /// Bytes of lines in a chunk; a longer line makes a longer chunk.
@@ -84,8 +84,9 @@ struct Lines {
 /// Whole lines of one input.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// The lines, each ended by a line feed (but perhaps the last).
-    pub bytes: Vec<u8>,
+    /// A buffer that keeps its length from chunk to chunk; the lines are its first `len` bytes.
+    bytes: Vec<u8>,
+    len: usize,
     /// Number of the first line, counted from 1 (of the first row in Parquet).
     pub first_line: u64,
     /// Index of the input.
@@ -133,13 +134,12 @@ impl FileSet {
 
 impl Input {
     fn read(&self, state: &mut State, chunk: &mut Chunk) -> Result<bool, FileError> {
-        chunk.bytes.clear();
+        chunk.len = 0;
         let more = match state {
             State::Done => false,
-            State::Parquet(rows) => rows.read(chunk).map_err(|reason| FileError::Parquet {
-                path: self.name.clone(),
-                reason,
-            })?,
+            State::Parquet(rows) => rows
+                .read(chunk)
+                .map_err(|reason| FileError::Parquet { path: self.name.clone(), reason })?,
             State::Lines(lines) => lines.read(chunk).map_err(|error| FileError::Read {
                 path: self.name.clone(),
                 line: lines.line,
@@ -155,41 +155,69 @@ impl Input {
 
 impl Lines {
     fn read(&mut self, chunk: &mut Chunk) -> io::Result<bool> {
-        std::mem::swap(&mut chunk.bytes, &mut self.rest);
-        self.rest.clear();
         chunk.first_line = self.line + 1;
+        // The buffer is as long as it ever was: only what grows is filled with zeros first.
+        let mut filled = self.rest.len();
+        if chunk.bytes.len() < filled {
+            chunk.bytes.resize(filled, 0);
+        }
+        chunk.bytes[..filled].copy_from_slice(&self.rest);
+        self.rest.clear();
         loop {
-            let old = chunk.bytes.len();
-            let read = (&mut self.reader).take(CHUNK_BYTES as u64).read_to_end(&mut chunk.bytes)?;
-            if read == 0 {
+            let old = filled;
+            if chunk.bytes.len() < old + CHUNK_BYTES {
+                chunk.bytes.resize(old + CHUNK_BYTES, 0);
+            }
+            filled += read_full(&mut self.reader, &mut chunk.bytes[old..old + CHUNK_BYTES])?;
+            if filled == old {
                 break;
             }
-            if let Some(end) = memchr::memrchr(b'\n', &chunk.bytes[old..]) {
+            if let Some(end) = memchr::memrchr(b'\n', &chunk.bytes[old..filled]) {
                 let end = old + end + 1;
-                self.rest.extend_from_slice(&chunk.bytes[end..]);
-                chunk.bytes.truncate(end);
+                self.rest.extend_from_slice(&chunk.bytes[end..filled]);
+                filled = end;
                 break;
             }
         }
-        self.line += memchr::memchr_iter(b'\n', &chunk.bytes).count() as u64;
-        Ok(!chunk.bytes.is_empty())
+        chunk.len = filled;
+        self.line += memchr::memchr_iter(b'\n', chunk.bytes()).count() as u64;
+        Ok(filled > 0)
     }
 }
 
+/// Reads until the buffer is full or the input ends.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 impl Chunk {
+    /// The lines, each ended by a line feed (but perhaps the last).
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
     /// Calls `each` with every line that is not blank, and its number.
     #[inline]
     pub fn for_each_line(&self, mut each: impl FnMut(u64, &[u8])) {
         let mut start = 0;
         let mut number = self.first_line;
-        let ends = memchr::memchr_iter(b'\n', &self.bytes).chain([self.bytes.len()]);
-        for end in ends {
-            let line = self.bytes[start..end].trim_ascii();
+        let bytes = self.bytes();
+        for end in memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]) {
+            let line = bytes[start..end].trim_ascii();
             if !line.is_empty() {
                 each(number, line);
             }
             number += 1;
-            start = (end + 1).min(self.bytes.len());
+            start = (end + 1).min(bytes.len());
         }
     }
 }
@@ -207,16 +235,18 @@ fn open(kind: Kind, path: &Path, read: &Arc<AtomicU64>) -> Result<(Input, Option
         }
         (Box::new(file), meta.is_file().then(|| meta.len()))
     };
-    let mut reader = BufReader::with_capacity(256 << 10, Counted { inner: raw, read: read.clone() });
+    let mut reader =
+        BufReader::with_capacity(256 << 10, Counted { inner: raw, read: read.clone() });
     let head = head(&mut reader).map_err(error)?;
     let state = match head {
         [0x1f, 0x8b, ..] => lines(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd] => {
             lines(zstd::stream::read::Decoder::with_buffer(reader).map_err(error)?)
         }
-        [b'P', b'A', b'R', b'1'] => State::Parquet(parquet::Rows::open(path).map_err(|reason| {
-            FileError::Parquet { path: name.clone(), reason }
-        })?),
+        [b'P', b'A', b'R', b'1'] => State::Parquet(
+            parquet::Rows::open(path)
+                .map_err(|reason| FileError::Parquet { path: name.clone(), reason })?,
+        ),
         [0xef, 0xbb, 0xbf, _] => {
             reader.consume(3); // a byte order mark
             lines(reader)

@@ -51,7 +51,8 @@ impl Arguments {
             paths.iter().map(|path| (kind, path.clone())).collect::<Vec<_>>()
         };
         let inputs =
-            [of_kind(Kind::Impression, &self.impressions), of_kind(Kind::Play, &self.plays)].concat();
+            [of_kind(Kind::Impression, &self.impressions), of_kind(Kind::Play, &self.plays)]
+                .concat();
         let backfill = Backfill {
             plan: &plan,
             inputs,
@@ -69,10 +70,7 @@ impl Arguments {
         let seconds = started.elapsed().as_secs_f64();
         eprintln!(
             "{} events, {} filtered, {} dead, {} cells, {seconds:.2} seconds",
-            summary.events,
-            summary.filtered,
-            summary.dead,
-            cells
+            summary.events, summary.filtered, summary.dead, cells
         );
         if self.strict && summary.dead > 0 {
             return Err(Failure::Failed(format!("{} bad records, and --strict", summary.dead)));

@@ -190,7 +190,8 @@ impl Screen {
         use std::fmt::Write;
         let url = format!("{}/v1/trends?limit=10", self.base);
         let answer: serde_json::Value = self.agent.get(&url).call()?.body_mut().read_json()?;
-        let mut table = format!("{:<32} {:>12} {:>8} {:>10}\n", "video", "impressions", "plays", "take rate");
+        let mut table =
+            format!("{:<32} {:>12} {:>8} {:>10}\n", "video", "impressions", "plays", "take rate");
         for cell in answer["cells"].as_array().into_iter().flatten() {
             let number = |name: &str| cell[name].as_u64().unwrap_or(0);
             let rate = 100.0 * number("plays") as f64 / number("impressions").max(1) as f64;

@@ -96,11 +96,19 @@ impl Arguments {
             (None, Format::Table) => Some(TABLE_ROWS),
             (None, _) => None,
         };
-        let slices =
-            if self.all_slices { Slices::All } else { Slices::One(self.slice(config)?) };
+        let slices = if self.all_slices { Slices::All } else { Slices::One(self.slice(config)?) };
         let (from_ms, to_ms, video) = (self.from, self.to, self.video.clone());
         let newest_near_ms = Some(wiring::now_ms());
-        let query = TrendQuery { from_ms, to_ms, video, slices, sort, limit, newest_near_ms, ..TrendQuery::default() };
+        let query = TrendQuery {
+            from_ms,
+            to_ms,
+            video,
+            slices,
+            sort,
+            limit,
+            newest_near_ms,
+            ..TrendQuery::default()
+        };
         Ok(query)
     }
 
@@ -152,7 +160,8 @@ fn ask(address: &str, query: &TrendQuery) -> Result<Page, Failure> {
     let mut page = Page { cells: Vec::new(), next: None, generation: String::new() };
     loop {
         let wanted = query.limit.map_or(PAGE, |limit| (limit - page.cells.len()).min(PAGE));
-        let mut request = ureq::get(format!("{address}/v1/trends")).query("limit", wanted.to_string());
+        let mut request =
+            ureq::get(format!("{address}/v1/trends")).query("limit", wanted.to_string());
         for (name, value) in parameters(query) {
             request = request.query(name, value);
         }
@@ -185,13 +194,16 @@ fn parameters(query: &TrendQuery) -> Vec<(&'static str, String)> {
         Slices::One(slice) if !slice.is_empty() => add("slice", Some(slice.clone())),
         Slices::One(_) => {}
     }
-    add("sort", match query.sort {
-        Sort::Newest => None,
-        Sort::Plays => Some("plays".to_owned()),
-        Sort::Impressions => Some("impressions".to_owned()),
-        Sort::TakeRate => Some("take_rate".to_owned()),
-        Sort::Video => Some("video".to_owned()),
-    });
+    add(
+        "sort",
+        match query.sort {
+            Sort::Newest => None,
+            Sort::Plays => Some("plays".to_owned()),
+            Sort::Impressions => Some("impressions".to_owned()),
+            Sort::TakeRate => Some("take_rate".to_owned()),
+            Sort::Video => Some("video".to_owned()),
+        },
+    );
     parameters
 }
 
@@ -220,13 +232,22 @@ fn rows(cells: Vec<TrendCell>) -> Vec<(CellKey, CellCounts)> {
 }
 
 fn write_table(out: &mut impl Write, cells: &[TrendCell]) -> std::io::Result<()> {
-    let video = cells.iter().map(|cell| printable(&cell.video).chars().count()).max().unwrap_or(5).clamp(5, 40);
+    let video = cells
+        .iter()
+        .map(|cell| printable(&cell.video).chars().count())
+        .max()
+        .unwrap_or(5)
+        .clamp(5, 40);
     let with_slices = cells.iter().any(|cell| !cell.slice.is_empty());
-    let header = format!("{:<20}  {:<video$}  {:>11}  {:>8}  {:>9}", "epoch", "video", "impressions", "plays", "take rate");
+    let header = format!(
+        "{:<20}  {:<video$}  {:>11}  {:>8}  {:>9}",
+        "epoch", "video", "impressions", "plays", "take rate"
+    );
     writeln!(out, "{header}{}", if with_slices { "  slice" } else { "" })?;
     for cell in cells {
         let counts = CellCounts { impressions: cell.impressions, plays: cell.plays };
-        let rate = counts.take_rate().map_or("-".to_owned(), |rate| format!("{:.2}%", 100.0 * rate));
+        let rate =
+            counts.take_rate().map_or("-".to_owned(), |rate| format!("{:.2}%", 100.0 * rate));
         write!(
             out,
             "{:<20}  {:<video$}  {:>11}  {:>8}  {rate:>9}",

@@ -11,7 +11,8 @@ const MAX_FAN_OUT: usize = 64;
 /// Faults between the keys of a configuration. `earlier` are those of single keys: a key that has
 /// one is not judged again, in neither stream, or one mistake would be reported twice.
 pub(super) fn faults(config: &Config, earlier: &[Fault]) -> Vec<Fault> {
-    let checks = [shared_topic, undeclared_slices, fan_out, other_types, retention, folders, log_names];
+    let checks =
+        [shared_topic, undeclared_slices, fan_out, other_types, retention, folders, log_names];
     let mut faults: Vec<Fault> = checks.into_iter().flat_map(|check| check(config)).collect();
     let in_section = |fault: &Fault| match fault.key.split_once('.') {
         Some((_, key)) => key.to_owned(),

@@ -116,7 +116,10 @@ impl Config {
                 format_duration_ms(join.lateness_ms)
             ),
             format!("  by event time as {} requests agree; {idle}", join.watermark_support),
-            format!("  at most {} impressions and as many plays for each request and epoch", grouped(join.max_facts)),
+            format!(
+                "  at most {} impressions and as many plays for each request and epoch",
+                grouped(join.max_facts)
+            ),
         ]
     }
 

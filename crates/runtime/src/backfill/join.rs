@@ -78,10 +78,8 @@ impl<'a> Joiner<'a> {
     pub(super) fn new(backfill: &Backfill<'_>, frozen: &'a Frozen) -> Self {
         let mut settings = backfill.plan.settings.clone();
         settings.max_facts = u32::MAX; // it protects a running service, not a batch
-        let counted = Counted {
-            members: backfill.with_members.then(Vec::new),
-            ..Counted::default()
-        };
+        let counted =
+            Counted { members: backfill.with_members.then(Vec::new), ..Counted::default() };
         Joiner { frozen, join: Join::new(&settings, backfill.seed(), 0, 0), counted }
     }
 
@@ -141,8 +139,7 @@ fn by_cell(
     }
     let places: HashMap<NumberedCell, usize> =
         numbered.iter().enumerate().map(|(place, (cell, _))| (*cell, place)).collect();
-    let mut by_cell: Vec<CellMembers> =
-        numbered.iter().map(|_| CellMembers::default()).collect();
+    let mut by_cell: Vec<CellMembers> = numbered.iter().map(|_| CellMembers::default()).collect();
     for (cell, side, request) in members {
         let id = match frozen.texts.get(&request) {
             Some(text) => Id::Text(text.clone()),

@@ -189,11 +189,8 @@ impl LaneOwner {
         if self.pipeline.is_rebuilding() {
             return; // it was written before the commit that is being caught up with
         }
-        let at = Place {
-            source: &self.sources[topic],
-            offset: record.offset,
-            record: record.payload,
-        };
+        let at =
+            Place { source: &self.sources[topic], offset: record.offset, record: record.payload };
         match verdict {
             Verdict::Late(reason) => self.letters.late(&at, reason.code()),
             Verdict::Dead(reason) => self.letters.dead(&at, &reason.to_string()),

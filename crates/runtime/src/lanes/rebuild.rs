@@ -65,8 +65,7 @@ impl LaneOwner {
         report: &dyn Fn(LaneStatus) -> bool,
     ) -> Result<Option<Self>, LaneError> {
         let resume = Resume { frontier: state.frontier, counters: state.counters };
-        let pipeline =
-            LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
+        let pipeline = LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
         let mut owner = Self::new(lane, settings, pipeline, state.clone())?;
         let mut at = owner.rebuild_from(log)?;
         let first: u64 = at.iter().sum();
@@ -92,7 +91,8 @@ impl LaneOwner {
         let mut from = Vec::new();
         for topic in 0..self.topics.len() {
             let committed = self.state.next_offsets[topic];
-            let smallest = self.state.smallest_offsets[topic].range(needed..).map(|(_, o)| *o).min();
+            let smallest =
+                self.state.smallest_offsets[topic].range(needed..).map(|(_, o)| *o).min();
             let first = smallest.unwrap_or(committed).min(committed);
             let (start, end) =
                 (log.start_offset(topic, self.lane), log.end_offset(topic, self.lane));

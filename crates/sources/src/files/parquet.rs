@@ -29,8 +29,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|e| e.to_string())?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
         for field in builder.schema().fields().iter().filter(|f| !has_json(f.data_type())) {
             tracing::warn!(
                 "{}: column {:?} is left out: {} has no plain form in JSON; cast it to text or a \
@@ -49,11 +48,13 @@ impl Rows {
         let batch: RecordBatch = batch.map_err(|e| e.to_string())?;
         chunk.first_line = self.row + 1;
         self.row += batch.num_rows() as u64;
+        chunk.bytes.clear();
         let rows = StructArray::from(batch);
         for row in 0..rows.len() {
             write_object(&rows, row, &mut chunk.bytes);
             chunk.bytes.push(b'\n');
         }
+        chunk.len = chunk.bytes.len();
         Ok(true)
     }
 }

@@ -354,11 +354,34 @@ mod tests {
     #[test]
     fn odd_ones_are_left_to_the_judge() {
         for record in [
-            "{\"t\":01}", "{\"t\":-}", "{\"t\":-0}", "{\"t\":1.0}", "{\"t\":1e3}", "{\"x\":01}",
-            "{\"x\":1.}", "{\"x\":1e}", "{\"t\":9999999999999999999}", "{\"r\":\"a\\n\"}",
-            "{\"r\":\"a\u{1}\"}", "{\"r\":\"\u{7f}é\"}", "{\"r\":1,}", "{,}", "{\"r\"}", "{}", "{} x",
-            "{\"r\":tru}", "{\"r\":truex}", "{\"c\":{\"r\":1},\"c\":2}", "{\"c\":1,\"c\":{}}",
-            "{\"r\":[1]}", "{\"x\":[1,]}", "{\"x\":[}", "{\"c\":[{\"r\":1}]}", "[", "\"", "",
+            "{\"t\":01}",
+            "{\"t\":-}",
+            "{\"t\":-0}",
+            "{\"t\":1.0}",
+            "{\"t\":1e3}",
+            "{\"x\":01}",
+            "{\"x\":1.}",
+            "{\"x\":1e}",
+            "{\"t\":9999999999999999999}",
+            "{\"r\":\"a\\n\"}",
+            "{\"r\":\"a\u{1}\"}",
+            "{\"r\":\"\u{7f}é\"}",
+            "{\"r\":1,}",
+            "{,}",
+            "{\"r\"}",
+            "{}",
+            "{} x",
+            "{\"r\":tru}",
+            "{\"r\":truex}",
+            "{\"c\":{\"r\":1},\"c\":2}",
+            "{\"c\":1,\"c\":{}}",
+            "{\"r\":[1]}",
+            "{\"x\":[1,]}",
+            "{\"x\":[}",
+            "{\"c\":[{\"r\":1}]}",
+            "[",
+            "\"",
+            "",
         ] {
             check(record.as_bytes());
         }
@@ -367,13 +390,27 @@ mod tests {
     /// Texts that are nearly JSON, so that many are valid.
     fn nearly_json() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
-            Just("null".to_owned()), Just("true".to_owned()), Just("fals".to_owned()),
-            "-?[0-9]{0,20}", "-?[0-9]{1,3}\\.[0-9]{0,2}", "[0-9]e[+-]?[0-9]{0,2}",
-            "\"[a-zé\\x01\\x7f\\\\n ]{0,20}\"", "\"\\\\u00[0-9]{2}\"",
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("fals".to_owned()),
+            "-?[0-9]{0,20}",
+            "-?[0-9]{1,3}\\.[0-9]{0,2}",
+            "[0-9]e[+-]?[0-9]{0,2}",
+            "\"[a-zé\\x01\\x7f\\\\n ]{0,20}\"",
+            "\"\\\\u00[0-9]{2}\"",
         ];
         leaf.prop_recursive(4, 24, 5, |inner| {
-            let name = prop_oneof![Just("r"), Just("v"), Just("t"), Just("c"), Just("d"), Just("e"), Just("x")];
-            let field = (name, inner.clone()).prop_map(|(name, value)| format!("\"{name}\" : {value}"));
+            let name = prop_oneof![
+                Just("r"),
+                Just("v"),
+                Just("t"),
+                Just("c"),
+                Just("d"),
+                Just("e"),
+                Just("x")
+            ];
+            let field =
+                (name, inner.clone()).prop_map(|(name, value)| format!("\"{name}\" : {value}"));
             prop_oneof![
                 proptest::collection::vec(field, 0..5).prop_map(|f| format!("{{{}}}", f.join(","))),
                 proptest::collection::vec(inner, 0..4).prop_map(|v| format!("[{}]", v.join(" ,"))),

@@ -53,32 +53,62 @@ fn check(record: &str, expected: &str) {
 #[test]
 fn good_records() {
     check(r#"{"r":"a","v":"b","t":5}"#, r#""a" "b" 5 null null"#);
-    check(r#" {"x":{"r":1},"t":5,"v":7,"r":12,"d":"tv","n":-3,"y":[{}]} "#, r#""12" "7" 5 "tv" -3"#);
+    check(
+        r#" {"x":{"r":1},"t":5,"v":7,"r":12,"d":"tv","n":-3,"y":[{}]} "#,
+        r#""12" "7" 5 "tv" -3"#,
+    );
     check(r#"{"r":"a","v":"b","t":5,"d":null}"#, r#""a" "b" 5 null null"#);
     check(r#"{"r":"a","r":"c","v":"b","t":5}"#, r#""c" "b" 5 null null"#);
-    check("{\"r\":\"\\u0041\\n\\u0000é\",\"v\":\"日本\",\"t\":0}", "\"A\\n\\0é\" \"日本\" 0 null null");
-    check(r#"{"r":18446744073709551615,"v":"b","t":5}"#, r#""18446744073709551615" "b" 5 null null"#);
+    check(
+        "{\"r\":\"\\u0041\\n\\u0000é\",\"v\":\"日本\",\"t\":0}",
+        "\"A\\n\\0é\" \"日本\" 0 null null",
+    );
+    check(
+        r#"{"r":18446744073709551615,"v":"b","t":5}"#,
+        r#""18446744073709551615" "b" 5 null null"#,
+    );
 }
 
 #[test]
 fn bad_records() {
     check("", "dead: not JSON: EOF while parsing a value at line 1 column 0");
     check("nonsense", "dead: not JSON: expected ident at line 1 column 2");
-    check("[1]", "dead: not JSON: invalid type: sequence, expected a JSON object at line 1 column 0");
-    check(r#"{"r":"a","v":"b","t":5"#, "dead: not JSON: EOF while parsing an object at line 1 column 22");
-    check(r#"{"r":"a","v":"b","t":5} x"#, "dead: not JSON: trailing characters at line 1 column 25");
+    check(
+        "[1]",
+        "dead: not JSON: invalid type: sequence, expected a JSON object at line 1 column 0",
+    );
+    check(
+        r#"{"r":"a","v":"b","t":5"#,
+        "dead: not JSON: EOF while parsing an object at line 1 column 22",
+    );
+    check(
+        r#"{"r":"a","v":"b","t":5} x"#,
+        "dead: not JSON: trailing characters at line 1 column 25",
+    );
     check(r#"{"v":"b","t":5}"#, "dead: r is missing, not a text or a whole number");
     check(r#"{"r":null,"v":"b","t":5}"#, "dead: r is null, not a text or a whole number");
     check(r#"{"r":"","v":"b","t":5}"#, "dead: r is empty");
-    check(r#"{"r":1.5,"v":"b","t":5}"#, "dead: r is a number with a fraction, not a text or a whole number");
+    check(
+        r#"{"r":1.5,"v":"b","t":5}"#,
+        "dead: r is a number with a fraction, not a text or a whole number",
+    );
     check(r#"{"r":"a","v":["b"],"t":5}"#, "dead: v is a list, not a text or a whole number");
     check(r#"{"r":"a","v":{},"t":5}"#, "dead: v is an object, not a text or a whole number");
     check(r#"{"r":"a","v":"b","t":"5"}"#, "dead: t is a text, not a whole number of milliseconds");
     check(r#"{"r":"a","v":"b","t":-1}"#, "dead: t is before 1970");
-    check(r#"{"r":"a","v":"b","t":253402300800000}"#, "dead: t is after the year 9999; is time_unit right?");
-    check(r#"{"r":"a","v":"b","t":18446744073709551615}"#, "dead: t is after the year 9999; is time_unit right?");
+    check(
+        r#"{"r":"a","v":"b","t":253402300800000}"#,
+        "dead: t is after the year 9999; is time_unit right?",
+    );
+    check(
+        r#"{"r":"a","v":"b","t":18446744073709551615}"#,
+        "dead: t is after the year 9999; is time_unit right?",
+    );
     check(r#"{"r":"a","v":"b","t":5,"n":"x"}"#, "dead: n is a text, not the declared int");
-    check(r#"{"r":"a","v":"b","t":5,"n":1.0}"#, "dead: n is a number with a fraction, not the declared int");
+    check(
+        r#"{"r":"a","v":"b","t":5,"n":1.0}"#,
+        "dead: n is a number with a fraction, not the declared int",
+    );
 }
 
 #[test]
@@ -112,15 +142,19 @@ fn nested_paths_and_units_of_time() {
     let record = |t: &str| format!(r#"{{"ctx":{{"video":"b","request":{{"id":"a"}}}},"t":{t}}}"#);
     assert_eq!(at(TimeUnit::Seconds, &record("5")), r#""a" "b" 5000"#);
     assert_eq!(at(TimeUnit::Seconds, &record("1479686400.123")), r#""a" "b" 1479686400123"#);
-    assert_eq!(at(TimeUnit::Seconds, &record("9223372036854775807")),
-        "dead: t is after the year 9999; is time_unit right?");
+    assert_eq!(
+        at(TimeUnit::Seconds, &record("9223372036854775807")),
+        "dead: t is after the year 9999; is time_unit right?"
+    );
     assert_eq!(at(TimeUnit::Microseconds, &record("5999")), r#""a" "b" 5"#);
     assert_eq!(at(TimeUnit::Rfc3339, &record(r#""1970-01-01T00:00:01.5Z""#)), r#""a" "b" 1500"#);
     assert_eq!(at(TimeUnit::Rfc3339, &record(r#""soon""#)), r#"dead: t is "soon", not RFC 3339"#);
     let twice = r#"{"ctx":{"video":"b","request":{"id":"a"}},"ctx":7,"t":5}"#;
     assert!(at(TimeUnit::Seconds, twice).starts_with("dead: ctx.request.id is missing"));
-    assert_eq!(at(TimeUnit::Seconds, r#"{"ctx":7,"t":5}"#),
-        "dead: ctx.request.id is missing, not a text or a whole number");
+    assert_eq!(
+        at(TimeUnit::Seconds, r#"{"ctx":7,"t":5}"#),
+        "dead: ctx.request.id is missing, not a text or a whole number"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""duckdb.py IMPRESSIONS PLAYS OUT: the reference job by DuckDB, with two threads.
+"""reference.py IMPRESSIONS PLAYS OUT: the reference job by DuckDB, with two threads.
 
 Counts, for each video and half hour, the requests that showed it and those that played it: what
 `marquee backfill -c examples/reference.toml` counts. Prints the seconds that the query took, reading
