@@ -29,6 +29,8 @@ struct Run {
 pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     eprintln!("backfill and DuckDB, {} requests, {} runs", arguments.requests, arguments.runs);
     let data = Data::generated(arguments.requests, 7);
+    // Or the first to write a file waits until the system has written the generated ones.
+    ensure!(Command::new("sync").status()?.success(), "sync failed");
     let events = lines(&data.impressions)? + lines(&data.plays)?;
     let duckdb = DuckDb::quietly();
     let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));

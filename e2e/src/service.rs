@@ -47,8 +47,13 @@ impl Service {
 
     /// kill -9.
     pub fn kill(mut self) {
-        self.child.kill().expect("the child is ours");
-        self.child.wait().expect("the child is ours");
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // One that has ended already is as dead.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// SIGTERM, and its exit code.
@@ -94,6 +99,12 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// What the collector answered: its status and its body.
 pub fn post(address: &str, kind: &str, body: &[u8]) -> Result<(u16, Value), ureq::Error> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -125,6 +136,11 @@ impl Feed {
         let body = |lines: &[&str]| (lines.join("\n") + "\n").into_bytes();
         let bodies = all.chunks(lines).map(body).collect();
         Feed { bodies, kind, accepted: AtomicU64::new(0), broken: AtomicU64::new(0) }
+    }
+
+    /// The bodies, in order.
+    pub fn bodies(&self) -> &[Vec<u8>] {
+        &self.bodies
     }
 
     /// Number of bodies.

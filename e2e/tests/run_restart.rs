@@ -1,11 +1,16 @@
 //! The service, fed over HTTP and killed with -9 while work is in flight: afterwards its cells are
 //! those of DuckDB and of a backfill, not one more and not one less.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 use marquee_e2e::cells;
 use marquee_e2e::data::{Data, example};
-use marquee_e2e::program::{marquee, run};
+use marquee_e2e::duckdb::{DuckDb, literal};
+use marquee_e2e::program::{marquee, root, run};
 use marquee_e2e::service::{Feed, Service, post};
+use marquee_e2e::skip;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +25,26 @@ fn service_config(data: &Data, name: &str, more: &str) -> PathBuf {
         path.display()
     );
     data.write(&format!("{name}.toml"), own)
+}
+
+/// What docs/semantics.sql makes of the data, with the filters of the reference job.
+fn by_duckdb(data: &Data) -> Option<Vec<cells::Cell>> {
+    let duckdb = DuckDb::find()?;
+    let table = |name: &str, file: &Path, column: &str, filter: &str| {
+        format!(
+            "create table {name} as select request_id, video_id as video, ts
+             from read_ndjson({}, columns = {{request_id: 'VARCHAR', video_id: 'VARCHAR',
+               ts: 'BIGINT', {column}}}) where {filter};",
+            literal(file)
+        )
+    };
+    let settings = "set variable epoch_ms = 1800000; set variable within_ms = 3600000;
+                    set variable early_ms = 0;";
+    let shown = "device is distinct from 'console'";
+    let impressions = table("impressions", &data.impressions, "device: 'VARCHAR'", shown);
+    let plays = table("plays", &data.plays, "duration_s: 'BIGINT'", "duration_s >= 60");
+    let oracle = std::fs::read_to_string(root().join("docs/semantics.sql")).unwrap();
+    Some(duckdb.cells(&[settings, &impressions, &plays, &oracle]))
 }
 
 fn trends_csv(config: &Path) -> Vec<u8> {
@@ -78,6 +103,61 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
     assert_eq!(service.terminate(), Some(0));
     let after = cells::of_csv(&trends_csv(&config));
     cells::assert_same(&after, &expected);
+    if let Some(judge) = by_duckdb(&data) {
+        cells::assert_same(&after, &judge);
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_while_events_arrive_loses_nothing() {
+    let data = Data::generated(30_000, 15);
+    let disk = data.file("disk-data");
+    std::fs::create_dir_all(&disk).unwrap();
+    let mount = |options: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk);
+        mount.output().is_ok_and(|output| output.status.success())
+    };
+    if !mount("size=24m") {
+        return skip::skipped("mounting a small disk needs root");
+    }
+    let _unmount = Unmount(disk.clone());
+    // The service's folder is `disk-data`: see `service_config`.
+    let config = service_config(&data, "disk", "");
+    let log = data.file("disk.log");
+    let mut service = Service::start(&config, &log);
+    let mut was_full = false;
+    for (file, kind) in [(&data.impressions, "impressions"), (&data.plays, "plays")] {
+        for body in Feed::of(file, kind, 1000).bodies() {
+            loop {
+                match post(&service.address, kind, body) {
+                    Ok((202, _)) => break,
+                    Ok((503 | 429, _)) | Err(_) => {}
+                    Ok((status, answer)) => panic!("{status}: {answer}"),
+                }
+                assert!(!was_full, "there is room now: {}", std::fs::read_to_string(&log).unwrap());
+                was_full = true;
+                service.kill();
+                assert!(mount("remount,size=400m"), "the disk grows");
+                service = Service::start(&config, &log);
+            }
+        }
+    }
+    assert!(was_full, "the disk was never full: the test proved nothing");
+    let lines = |file: &Path| std::fs::read_to_string(file).unwrap().lines().count() as u64;
+    service.wait_until_counted(lines(&data.impressions) + lines(&data.plays));
+    assert_eq!(service.terminate(), Some(0));
+    let expected = cells::of_csv(&data.cells(&mut data.backfill(&example("reference.toml"))));
+    cells::assert_same(&cells::of_csv(&trends_csv(&config)), &expected);
+}
+
+/// Unmounts a disk at the end of a test, however that ends.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds what is shipped, and the program that measures it, and runs that.
 
-use crate::process::{cargo, pass_through, root};
+use crate::process::{cargo, pass_through, root, target_dir};
 use anyhow::Result;
 use std::process::Command;
 
@@ -23,8 +23,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if !pass_through(&mut cargo(&build), |_| {})? {
         return Ok(false);
     }
-    let mut bench = Command::new(root().join("target/release/marquee-bench"));
-    bench.current_dir(root()).arg("all");
+    let built = target_dir().join("release");
+    let mut bench = Command::new(built.join("marquee-bench"));
+    bench.env("MARQUEE_BIN", built.join("marquee")).current_dir(root()).arg("all");
     bench.arg(format!("--requests={}", arguments.requests));
     bench.arg(format!("--runs={}", arguments.runs));
     if arguments.write {

@@ -4,11 +4,10 @@
 //! assertions on): one build serves unit tests, property tests and the binary that the end-to-end
 //! tests run. Set `MARQUEE_BIN` to run those against another binary.
 
-use crate::process::{cargo, is_ci, root};
+use crate::process::{cargo, is_ci, target_dir};
 use crate::report::{Outcome, Report};
 use crate::{licenses, tidy};
 use anyhow::Result;
-use std::path::PathBuf;
 use std::process::Command;
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +40,7 @@ fn clippy() -> Command {
 fn tests(slow: bool) -> Command {
     let mut command = cargo_locked("test", &["--workspace", "--no-fail-fast"]);
     if std::env::var_os("MARQUEE_BIN").is_none() {
-        command.env("MARQUEE_BIN", binary());
+        command.env("MARQUEE_BIN", target_dir().join("debug/marquee"));
     }
     if slow {
         command.env("MARQUEE_SLOW", "1");
@@ -57,11 +56,6 @@ fn cargo_locked(what: &str, arguments: &[&str]) -> Command {
     }
     command.args(arguments);
     command
-}
-
-fn binary() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(|target| root().join(target));
-    target.unwrap_or_else(|| root().join("target")).join("debug/marquee")
 }
 
 /// `cargo deny`, where it is installed. It is not worth the minutes that it takes to build: the

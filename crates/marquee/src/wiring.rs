@@ -78,11 +78,10 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
     };
     let declared: Vec<Declared> = stream.attributes.iter().map(declared).collect();
     let environment = prepare::environment(&declared);
-    let record_filter = optional(&stream.where_, |source| RecordPredicate::compile(source))
-        .unwrap_or_else(|e| {
-            fault(format!("{section}.where"), &stream.where_, e);
-            None
-        });
+    let record_filter = optional(&stream.where_, RecordPredicate::compile).unwrap_or_else(|e| {
+        fault(format!("{section}.where"), &stream.where_, e);
+        None
+    });
     if let Err(e) = optional(&stream.filter, |source| environment.predicate(source)) {
         fault(format!("{section}.filter"), &stream.filter, e);
     }

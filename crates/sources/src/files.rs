@@ -208,15 +208,14 @@ impl Chunk {
     /// Calls `each` with every line that is not blank, and its number.
     #[inline]
     pub fn for_each_line(&self, mut each: impl FnMut(u64, &[u8])) {
-        let mut start = 0;
-        let mut number = self.first_line;
         let bytes = self.bytes();
-        for end in memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]) {
+        let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
+        let mut start = 0;
+        for (number, end) in (self.first_line..).zip(ends) {
             let line = bytes[start..end].trim_ascii();
             if !line.is_empty() {
                 each(number, line);
             }
-            number += 1;
             start = (end + 1).min(bytes.len());
         }
     }
@@ -233,7 +232,7 @@ fn open(kind: Kind, path: &Path, read: &Arc<AtomicU64>) -> Result<(Input, Option
         if meta.is_dir() {
             return Err(error(io::Error::other("it is a folder; name the files in it")));
         }
-        (Box::new(file), meta.is_file().then(|| meta.len()))
+        (Box::new(file), meta.is_file().then_some(meta.len()))
     };
     let mut reader =
         BufReader::with_capacity(256 << 10, Counted { inner: raw, read: read.clone() });

@@ -68,6 +68,7 @@ fn syntax_fault(walk: &Walk, text: &str, file_name: &str, error: &toml::de::Erro
     }
 }
 
+#[allow(clippy::result_large_err)] // once a process, and its caller wants the fault itself
 fn text_of(path: &Path) -> Result<String, Fault> {
     let name = path.display().to_string();
     let refuse = |found: &str, hint: &str| {

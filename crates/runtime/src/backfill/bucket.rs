@@ -194,7 +194,7 @@ mod tests {
             let buckets = Buckets::new(16, limit);
             let mut writer = buckets.writer();
             let event = |n: u32| Event {
-                kind: if n % 3 == 0 { Kind::Play } else { Kind::Impression },
+                kind: if n.is_multiple_of(3) { Kind::Play } else { Kind::Impression },
                 request: RequestKey(u128::from(n) << 90 | u128::from(n)),
                 video: n,
                 tuple: n / 2,
