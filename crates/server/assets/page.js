@@ -7,8 +7,10 @@
 const ROWS = 20;
 const PERIOD_MS = 1000;
 const TIMEOUT_MS = 5000;
-/** How long a row shows that it moved. */
-const MOVE_SHOWN_MS = 5000;
+/** Numbers change every second, places only this often: a table that dances cannot be read. */
+const PLACES_EVERY_MS = 5000;
+/** Where this many rows or more change at once, a highlight would say nothing. */
+const MANY = 6;
 /** Screen readers hear of the leader at most this often. */
 const SPOKEN_EVERY_MS = 60000;
 
@@ -17,6 +19,7 @@ const whole = new Intl.NumberFormat();
 const percent = new Intl.NumberFormat(undefined, {
   style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1,
 });
+const percentWhole = new Intl.NumberFormat(undefined, { style: "percent" });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const clockSeconds = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
@@ -25,8 +28,10 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 /** What is shown now. */
 const shown = {
   epoch: null,
-  /** video -> { row, parts, cell, rank, moved } */
+  /** video -> { row, parts, cell, rank } */
   rows: new Map(),
+  placedAt: 0,
+  scale: 0,
   state: "waiting",
   answeredAt: null,
   spokenAt: 0,
@@ -66,16 +71,23 @@ async function ask(path) {
 
 // Cells ----------------------------------------------------------------------------------------
 
-function showEpoch(cell) {
+/** What may still come: whole minutes, so that it does not tick. */
+function progress(cell, now) {
+  const left = cell.epoch_start_ms + cell.epoch_ms - now;
+  if (cell.sealed) return "sealed";
+  if (left <= 0) return "over, open for stragglers";
+  return left < 60000 ? "counting, less than a minute left" : `counting, ${Math.ceil(left / 60000)} min left`;
+}
+
+function showEpoch(cell, now) {
   const start = new Date(cell.epoch_start_ms);
   const end = new Date(cell.epoch_start_ms + cell.epoch_ms);
   const today = new Date().toDateString() === start.toDateString();
   const label = `${clock.format(start)} – ${clock.format(end)}`;
   setText($("epoch"), today ? label : `${day.format(start)}, ${label}`);
   $("epoch").title = `${start.toISOString()} to ${end.toISOString()} (UTC)`;
-  const words = [cell.sealed ? "sealed" : "counting"];
-  if (!cell.complete) words.push("incomplete");
-  setText($("seal"), words.join(", "));
+  setText($("seal"), `${progress(cell, now)}${cell.complete ? "" : ", incomplete"}`);
+  $("seal").title = cell.sealed ? "all that can be in time has been counted" : "these numbers can still grow";
 }
 
 function makeRow(cell) {
@@ -84,12 +96,13 @@ function makeRow(cell) {
   const place = make("span", "", "");
   const move = make("span", "move", "");
   rank.append(place, move);
-  const video = make("td", "video");
-  const name = make("bdi", "", readable(cell.video));
-  video.append(name);
+  move.setAttribute("role", "img");
+  const video = make("th", "video");
+  video.scope = "row";
+  video.append(make("bdi", "id", readable(cell.video)));
   video.title = readable(cell.video);
   const impressions = make("td", "number");
-  const plays = make("td", "number");
+  const plays = make("td", "number plays");
   const rate = make("td", "rate");
   const box = make("div", "rate-box");
   const rateText = make("span", "", "");
@@ -100,47 +113,62 @@ function makeRow(cell) {
   box.append(rateText, bar);
   rate.append(box);
   row.append(rank, video, impressions, plays, rate);
-  return { row, parts: { place, move, impressions, plays, rateText, fill }, cell: null, rank: null, moved: 0 };
+  return { row, parts: { place, move, impressions, plays, rateText, fill }, cell: null, rank: null };
 }
 
-function flash(element) {
-  if (calm.matches || !element.animate) return;
-  const color = getComputedStyle(document.documentElement).getPropertyValue("--flash");
-  element.animate([{ backgroundColor: color }, { backgroundColor: "transparent" }], 900);
+/** A changed number is in the accent for a moment. */
+function flash(elements) {
+  if (calm.matches || !Element.prototype.animate) return;
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+  for (const element of elements) element.animate([{ color }, {}], { duration: 900, easing: "ease-in" });
 }
 
 function takeRate(cell) {
   return cell.impressions > 0 ? cell.plays / cell.impressions : null;
 }
 
-/** The end of the bars: a round rate at or above the highest one. */
+/** The end of the bars: a round rate at or above the highest one, which it does not leave lightly. */
 function rateScale(cells) {
   const highest = Math.max(0, ...cells.map((cell) => takeRate(cell) ?? 0));
-  return [0.05, 0.1, 0.25, 0.5, 1].find((end) => highest <= end) ?? highest;
+  const end = [0.02, 0.05, 0.1, 0.2, 0.5, 1].find((end) => highest <= end) ?? highest;
+  if (end > shown.scale || highest < 0.8 * end) shown.scale = end;
+  return shown.scale;
 }
 
-function fillRow(entry, cell, rank, scale, now) {
-  const { parts, cell: before } = entry;
-  setText(parts.place, String(rank));
+function fillRow(entry, cell, scale) {
+  const { parts } = entry;
   setText(parts.impressions, whole.format(cell.impressions));
   setText(parts.plays, whole.format(cell.plays));
-  if (before && before.impressions !== cell.impressions) flash(parts.impressions);
-  if (before && before.plays !== cell.plays) flash(parts.plays);
   const rate = takeRate(cell);
   setText(parts.rateText, rate === null ? "–" : percent.format(rate));
   parts.fill.style.transform = `scaleX(${rate === null ? 0 : Math.min(1, rate / scale)})`;
-  if (entry.rank !== null && entry.rank !== rank) {
-    const up = rank < entry.rank;
-    setText(parts.move, `${up ? "▲" : "▼"}${Math.abs(entry.rank - rank)}`);
-    parts.move.dataset.move = up ? "up" : "down";
-    parts.move.setAttribute("aria-label", `${up ? "up" : "down"} ${Math.abs(entry.rank - rank)}`);
-    entry.moved = now;
-  } else if (entry.moved && now - entry.moved > MOVE_SHOWN_MS) {
-    setText(parts.move, "");
-    parts.move.removeAttribute("aria-label");
-    entry.moved = 0;
-  }
   entry.cell = cell;
+}
+
+function fillRows(cells) {
+  const scale = rateScale(cells);
+  setText($("scale"), percentWhole.format(scale));
+  const changed = { impressions: [], plays: [] };
+  for (const cell of cells) {
+    const entry = shown.rows.get(cell.video);
+    if (!entry) continue;
+    for (const name of Object.keys(changed)) {
+      if (entry.cell && entry.cell[name] !== cell[name]) changed[name].push(entry.parts[name]);
+    }
+    fillRow(entry, cell, scale);
+  }
+  flash(changed.plays);
+  if (changed.impressions.length < MANY) flash(changed.impressions);
+}
+
+function placeRow(entry, rank) {
+  const { move, place } = entry.parts;
+  const by = entry.rank === null ? 0 : entry.rank - rank;
+  setText(place, String(rank));
+  setText(move, by === 0 ? "" : `${by > 0 ? "▲" : "▼"}${Math.abs(by)}`);
+  move.hidden = by === 0;
+  move.dataset.move = by > 0 ? "up" : "down";
+  move.setAttribute("aria-label", `${by > 0 ? "up" : "down"} ${Math.abs(by)}`);
   entry.rank = rank;
 }
 
@@ -149,11 +177,27 @@ function glide(tops) {
   for (const { row } of shown.rows.values()) {
     const before = tops.get(row);
     const way = before === undefined ? 0 : before - row.offsetTop;
-    if (way) row.animate([{ transform: `translateY(${way}px)` }, { transform: "none" }], { duration: 350, easing: "ease-out" });
+    if (way) row.animate([{ transform: `translateY(${way}px)` }, { transform: "none" }], { duration: 450, easing: "ease-in-out" });
   }
 }
 
-function showCells(cells) {
+/** Gives every row its place, and says which way it went. */
+function place(cells, isNewEpoch) {
+  const moves = !calm.matches && !isNewEpoch && Boolean(Element.prototype.animate);
+  const tops = new Map();
+  if (moves) for (const { row } of shown.rows.values()) tops.set(row, row.offsetTop);
+  const rows = new Map();
+  cells.forEach((cell, number) => {
+    const entry = shown.rows.get(cell.video) ?? makeRow(cell);
+    placeRow(entry, number + 1);
+    rows.set(cell.video, entry);
+  });
+  shown.rows = rows;
+  arrange([...rows.values()].map((entry) => entry.row));
+  if (moves) glide(tops);
+}
+
+function showCells(cells, serverNow) {
   const now = Date.now();
   const epoch = cells[0].epoch_start_ms;
   const isNewEpoch = epoch !== shown.epoch;
@@ -162,20 +206,13 @@ function showCells(cells) {
     shown.rows.clear();
     shown.epoch = epoch;
   }
-  showEpoch(cells[0]);
-  const moves = !calm.matches && !isNewEpoch && Boolean(Element.prototype.animate);
-  const tops = new Map();
-  if (moves) for (const { row } of shown.rows.values()) tops.set(row, row.offsetTop);
-  const scale = rateScale(cells);
-  const rows = new Map();
-  cells.forEach((cell, place) => {
-    const entry = shown.rows.get(cell.video) ?? makeRow(cell);
-    fillRow(entry, cell, place + 1, scale, now);
-    rows.set(cell.video, entry);
-  });
-  shown.rows = rows;
-  arrange([...rows.values()].map((entry) => entry.row));
-  if (moves) glide(tops);
+  showEpoch(cells[0], serverNow);
+  // A table that is not full yet shows what is new at once.
+  if (isNewEpoch || cells.length !== shown.rows.size || now - shown.placedAt >= PLACES_EVERY_MS) {
+    place(cells, isNewEpoch);
+    shown.placedAt = now;
+  }
+  fillRows(cells);
   speak(cells[0], isNewEpoch, now);
 }
 
@@ -210,10 +247,10 @@ function showTotals(status) {
     setText($(name), whole.format(status.totals[name]));
     $(name).dataset.alert = status.totals[name] > 0 ? "yes" : "no";
   }
+  setText($("duplicates"), whole.format(status.totals.duplicates));
   setText($("lag"), whole.format(status.lag));
-  $("lag").title = "records in the log that are not counted yet";
   setText($("watermark"), time(status.watermark_ms));
-  $("watermark").title = status.watermark_ms === null
+  $("watermark-box").title = status.watermark_ms === null
     ? "not known before enough events of every lane were read"
     : `${new Date(status.watermark_ms).toISOString()} (UTC): event time that all lanes have reached`;
 }
@@ -246,12 +283,13 @@ function quoted(text) {
 }
 
 function command(path, record) {
-  return `curl ${location.origin}${path} -d ${quoted(JSON.stringify(record))}`;
+  return `curl ${location.origin}${path} \\\n  -d ${quoted(JSON.stringify(record))}`;
 }
 
 /** The first lesson stays as it was first shown, so that it can be selected and copied. */
 function showFirst(status) {
   if (!$("first").hidden) return;
+  setText($("epoch"), "Waiting for the first event");
   const { impressions, plays } = status.first;
   setText($("first-impression"), command("/v1/impressions", impressions.record));
   setText($("first-play"), command("/v1/plays", plays.record));
@@ -265,11 +303,10 @@ function showFirst(status) {
 // States ---------------------------------------------------------------------------------------
 
 function setState(state, words) {
-  $("state").dataset.state = state;
+  document.body.dataset.state = state;
   setText($("state-text"), words);
   if (state !== shown.state && state !== "waiting") setText($("spoken"), words);
   shown.state = state;
-  $("trends").classList.toggle("is-stale", state === "stale");
 }
 
 function showAnswer(status, cells) {
@@ -281,7 +318,7 @@ function showAnswer(status, cells) {
   $("trends").hidden = cells.length === 0;
   if (cells.length > 0) {
     $("first").hidden = true;
-    showCells(cells);
+    showCells(cells, status.now_ms);
   } else {
     showFirst(status);
   }
@@ -292,7 +329,9 @@ function showFailure(error) {
   const since = shown.answeredAt === null ? "" : ` These numbers are from ${time(shown.answeredAt)}.`;
   setText($("stale"), `${reason}.${since} Trying again.`);
   $("stale").hidden = false;
-  setState("stale", "no connection");
+  // What is not asked any more is not said any more.
+  setText($("seal"), "");
+  setState("stale", error instanceof Unreachable ? "no connection" : "no answer");
 }
 
 /** The newest epoch that has begun: a client whose clock runs ahead must not hide it. */

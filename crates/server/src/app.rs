@@ -1,7 +1,6 @@
 //! What all handlers share.
 
 use crate::Parts;
-use crate::mapping::Mappings;
 use crate::metrics::CollectorMetrics;
 use marquee_model::Kind;
 use marquee_runtime::Plan;
@@ -25,8 +24,6 @@ pub(crate) struct App {
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) max_body_bytes: usize,
     pub(crate) clock: fn() -> i64,
-    /// How the streams' fields are called.
-    pub(crate) mappings: Mappings,
     pub(crate) metrics: CollectorMetrics,
     /// One permit for each byte of a body. A request holds its permits until it is answered.
     pub(crate) in_flight: Arc<Semaphore>,
@@ -41,7 +38,6 @@ impl App {
         let max_body_bytes = parts.max_body_bytes.min(1 << 31) as usize;
         let in_flight_bytes = IN_FLIGHT_BYTES.max(max_body_bytes);
         App {
-            mappings: Mappings::of(&parts.plan.fingerprint),
             plan: parts.plan,
             log: parts.log,
             store: parts.store,

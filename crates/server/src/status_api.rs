@@ -3,6 +3,7 @@
 //! It is made for that page and changes with it, without notice. Programs read `/metrics`.
 
 use crate::app::App;
+use crate::mapping;
 use axum::Json;
 use axum::extract::State;
 use marquee_model::Kind;
@@ -20,8 +21,9 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
     // The slowest lane is what readers of all of them have to wait for.
     let watermarks: Option<Vec<i64>> = lanes.iter().map(|lane| lane.watermark_ms).collect();
     let example = |kind| {
-        let mapping = app.mappings.of_kind(kind);
-        json!({ "record": mapping.example(now_ms), "where": mapping.where_source })
+        let stream = app.plan.stream(kind).decoder.mapping();
+        let (record, filter) = (mapping::example(stream, now_ms), mapping::where_source(stream));
+        json!({ "record": record, "where": filter })
     };
     Json(json!({
         "unstable": true,

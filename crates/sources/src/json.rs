@@ -94,6 +94,11 @@ impl Decoder {
         Decoder { fields: Fields::new(paths()), wanted, mapping }
     }
 
+    /// Where the fields stand.
+    pub fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// Decodes one record and calls `each` for every event of it, good or bad. A record of another
     /// stream has no events.
     #[inline]

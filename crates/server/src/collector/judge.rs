@@ -6,13 +6,13 @@
 
 use super::split;
 use crate::app::App;
-use crate::mapping::{self, Mapping};
+use crate::mapping;
 use marquee_expr::Value;
 use marquee_model::{Kind, Partitioner, lane_of};
 use marquee_pipeline::prepare::{DeadReason, KEY, Prepared, REQUEST_ID, TIME};
 use marquee_runtime::StreamPlan;
 use marquee_sources::embedded::MAX_RECORD_BYTES;
-use marquee_sources::json::{RecordMeta, Values};
+use marquee_sources::json::{Mapping, RecordMeta, Values};
 use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -64,7 +64,7 @@ impl<'a> Judge<'a> {
             app,
             kind,
             stream,
-            mapping: app.mappings.of_kind(kind),
+            mapping: stream.decoder.mapping(),
             other: (stream.topic == other.topic).then_some(other),
             now_ms,
             split_bytes: SPLIT_BYTES,
@@ -196,7 +196,7 @@ impl<'a> Judge<'a> {
     fn no_events(&self, item: &[u8]) -> String {
         let path = self.mapping.explode.as_deref().unwrap_or_default().join(".");
         let is_empty = self.elements(item) == Some(0);
-        match (is_empty, &*self.mapping.where_source) {
+        match (is_empty, mapping::where_source(self.mapping)) {
             (true, _) => format!("explode: the list at {path:?} is empty, so there is no event"),
             (false, source) => format!(
                 "[{}] where `{source}` is not true for it: it is of another kind",
