@@ -27,6 +27,12 @@ struct Decoded {
     values: Vec<Value<'static>>,
 }
 
+impl Decoded {
+    fn copy(&self) -> Decoded {
+        Decoded { kind: self.kind, values: self.values.iter().map(owned).collect() }
+    }
+}
+
 pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let config =
         Config::load(&example("reference.toml")).map_err(|f| failed(Failure::Config(f)))?;
@@ -35,6 +41,8 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut events = decode(Kind::Impression, &plan.impressions.decoder, &data.impressions)?;
     events.extend(decode(Kind::Play, &plan.plays.decoder, &data.plays)?);
     events.sort_by_key(time_ms);
+    // Copied, so that they lie in memory in the order in which they are read.
+    let events: Vec<Decoded> = events.iter().map(Decoded::copy).collect();
     eprintln!("the core alone, {} events, {} runs", events.len(), arguments.runs);
     let settings = LaneSettings {
         settings: plan.settings.clone(),

@@ -90,20 +90,27 @@ function showEpoch(cell, now) {
   $("seal").title = cell.sealed ? "all that can be in time has been counted" : "these numbers can still grow";
 }
 
+/** A part of a table, named aloud: phones lay rows out as grids, which browsers may take for no table. */
+function makePart(tag, role, className) {
+  const element = make(tag, className);
+  element.setAttribute("role", role);
+  return element;
+}
+
 function makeRow(cell) {
-  const row = make("tr");
-  const rank = make("td", "rank");
+  const row = makePart("tr", "row");
+  const rank = makePart("td", "cell", "rank");
   const place = make("span", "", "");
   const move = make("span", "move", "");
   rank.append(place, move);
   move.setAttribute("role", "img");
-  const video = make("th", "video");
+  const video = makePart("th", "rowheader", "video");
   video.scope = "row";
   video.append(make("bdi", "id", readable(cell.video)));
   video.title = readable(cell.video);
-  const impressions = make("td", "number");
-  const plays = make("td", "number plays");
-  const rate = make("td", "rate");
+  const impressions = makePart("td", "cell", "number");
+  const plays = makePart("td", "cell", "number plays");
+  const rate = makePart("td", "cell", "rate");
   const box = make("div", "rate-box");
   const rateText = make("span", "", "");
   const bar = make("div", "bar");
@@ -283,7 +290,7 @@ function quoted(text) {
 }
 
 function command(path, record) {
-  return `curl ${location.origin}${path} \\\n  -d ${quoted(JSON.stringify(record))}`;
+  return `curl ${location.origin}${path} -d ${quoted(JSON.stringify(record, null, 2))}`;
 }
 
 /** The first lesson stays as it was first shown, so that it can be selected and copied. */
