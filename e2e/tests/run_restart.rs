@@ -227,6 +227,53 @@ fn late_and_bad_events_are_set_aside_and_a_bad_clock_expires_nobody() {
 }
 
 #[test]
+fn late_events_are_in_the_late_output_once_also_after_kill_9() {
+    let data = Data::of("", "");
+    let config = service_config(&data, "late", "");
+    // Three events of one request in one epoch are enough, and whoever sends more is set aside.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("[join]\n", "[join]\nmax_facts = 3\n");
+    let config = data.write("late.toml", text);
+    let log = data.file("late.log");
+    let mut service = Service::start(&config, &log);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now_ms = now.as_millis() as i64;
+    let event = |request: &str, ts: i64, more: &str| {
+        format!("{{\"request_id\":\"{request}\",\"video_id\":\"v{ts}\",\"ts\":{ts}{more}}}\n")
+    };
+    let many = |more: &str| -> String {
+        // In each of the four lanes enough requests to carry a watermark.
+        (0..400).map(|n| event(&format!("r{n}"), now_ms - n, more)).collect()
+    };
+    assert_eq!(post(&service.address, "impressions", many("").as_bytes()).unwrap().0, 202);
+    let plays = many(",\"duration_s\":90");
+    assert_eq!(post(&service.address, "plays", plays.as_bytes()).unwrap().0, 202);
+    service.wait_until_counted(800);
+    let mut old = event("old", now_ms - 5 * 3_600_000, "");
+    for n in 0..5 {
+        old.push_str(&event("everybody", now_ms - n, ""));
+    }
+    assert_eq!(post(&service.address, "impressions", old.as_bytes()).unwrap().0, 202);
+    for _ in 0..2 {
+        let status = service.wait_until_counted(806);
+        assert_eq!(status["totals"]["late"], 3, "{status}");
+        service.kill();
+        let mut codes = Vec::new();
+        for lane in 0..4 {
+            let file = data.file(&format!("late-data/store/late/lane-{lane}.ndjson"));
+            for line in std::fs::read_to_string(file).unwrap().lines() {
+                let letter: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(letter["record"].as_str().unwrap().contains("video_id"), "{letter}");
+                codes.push(letter["code"].as_str().unwrap().to_owned());
+            }
+        }
+        codes.sort();
+        assert_eq!(codes, ["closed_epoch", "max_facts", "max_facts"]);
+        service = Service::start(&config, &log);
+    }
+}
+
+#[test]
 fn a_store_in_use_and_a_port_in_use_are_named() {
     let data = Data::of("", "");
     let config = service_config(&data, "first", "");
