@@ -30,11 +30,12 @@ use machine::Machine;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-/// `MARQUEE_CASES`, or as many cases as take some seconds.
+/// `MARQUEE_CASES`, or as many cases as take some seconds (ten times as many in slow runs).
 fn config(default_cases: u32) -> ProptestConfig {
     let asked = std::env::var("MARQUEE_CASES").ok().and_then(|text| text.parse().ok());
+    let slow = std::env::var_os("MARQUEE_SLOW").is_some();
     ProptestConfig {
-        cases: asked.unwrap_or(default_cases),
+        cases: asked.unwrap_or(if slow { 10 * default_cases } else { default_cases }),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "tests/contract/regressions.txt",
         ))),

@@ -123,10 +123,10 @@ function makeRow(cell) {
   return { row, parts: { place, move, impressions, plays, rateText, fill }, cell: null, rank: null };
 }
 
-/** A changed number is in the accent for a moment. */
+/** A changed number is tinted for a moment. */
 function flash(elements) {
   if (calm.matches || !Element.prototype.animate) return;
-  const color = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--flash");
   for (const element of elements) element.animate([{ color }, {}], { duration: 900, easing: "ease-in" });
 }
 
@@ -184,7 +184,9 @@ function glide(tops) {
   for (const { row } of shown.rows.values()) {
     const before = tops.get(row);
     const way = before === undefined ? 0 : before - row.offsetTop;
-    if (way) row.animate([{ transform: `translateY(${way}px)` }, { transform: "none" }], { duration: 450, easing: "ease-in-out" });
+    // What rises passes over what falls.
+    const zIndex = way > 0 ? 1 : 0;
+    if (way) row.animate([{ transform: `translateY(${way}px)`, zIndex }, { transform: "none", zIndex }], { duration: 450, easing: "ease-in-out" });
   }
 }
 
@@ -290,7 +292,7 @@ function quoted(text) {
 }
 
 function command(path, record) {
-  return `curl ${location.origin}${path} -d ${quoted(JSON.stringify(record, null, 2))}`;
+  return `curl -d ${quoted(JSON.stringify(record, null, 2))} ${location.origin}${path}`;
 }
 
 /** The first lesson stays as it was first shown, so that it can be selected and copied. */
