@@ -47,10 +47,11 @@ struct Arguments {
     write: bool,
 }
 
+/// One part of the measurements.
+type Part = fn(&Arguments) -> Result<Vec<Row>>;
+
 fn main() -> Result<()> {
-    let (parts, arguments): (&[fn(&Arguments) -> Result<Vec<Row>>], Arguments) = match Cli::parse()
-        .what
-    {
+    let (parts, arguments): (&[Part], Arguments) = match Cli::parse().what {
         What::All(arguments) => (&[whole::measure, core::measure, collector::measure], arguments),
         What::Whole(arguments) => (&[whole::measure], arguments),
         What::Core(arguments) => (&[core::measure], arguments),

@@ -12,7 +12,7 @@ use marquee_e2e::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The reference job with a log, a store and a port of its own.
@@ -62,6 +62,7 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
     let address = Mutex::new(service.lock().unwrap().as_ref().unwrap().address.clone());
     let ask = || address.lock().unwrap().clone();
     let mut broken_by_kills = 0;
+    let (fed, watched) = (AtomicBool::new(false), AtomicU64::new(0));
     let all = impressions.len();
     std::thread::scope(|scope| {
         scope.spawn(|| impressions.send_all(&ask, &|_| {}));
@@ -74,6 +75,7 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
                 }
             });
         });
+        scope.spawn(|| watch(&ask, &fed, &watched));
         for share in [20, 45, 70] {
             while impressions.accepted.load(Ordering::SeqCst) * 100 < share * all as u64 {
                 std::thread::sleep(Duration::from_millis(1));
@@ -89,8 +91,10 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
             *address.lock().unwrap() = again.address.clone();
             *service.lock().unwrap() = Some(again);
         }
+        fed.store(true, Ordering::SeqCst);
     });
     assert_eq!(broken_by_kills, 3);
+    assert!(watched.load(Ordering::SeqCst) > 20, "nobody looked while it was killed");
     let service = service.into_inner().unwrap().unwrap();
     let lines = |file: &Path| std::fs::read_to_string(file).unwrap().lines().count() as u64;
     let status = service.wait_until_counted(lines(&data.impressions) + lines(&data.plays));
@@ -106,6 +110,92 @@ fn killed_three_times_with_work_in_flight_it_counts_what_a_backfill_counts() {
     if let Some(judge) = by_duckdb(&data) {
         cells::assert_same(&after, &judge);
     }
+}
+
+/// Looks at counts all the time, through kills and restarts: a count that was served never shrinks.
+fn watch(address: &dyn Fn() -> String, fed: &AtomicBool, watched: &AtomicU64) {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
+    let mut seen = std::collections::BTreeMap::new();
+    while !fed.load(Ordering::SeqCst) {
+        let url = format!("{}/v1/trends?limit=200&sort=impressions", address());
+        let answer = agent.get(&url).call().and_then(|mut a| a.body_mut().read_json());
+        let page: serde_json::Value = answer.unwrap_or_default();
+        for cell in page["cells"].as_array().into_iter().flatten() {
+            let key = format!("{} {}", cell["video"], cell["epoch_start_ms"]);
+            let counts = (cell["impressions"].as_u64().unwrap(), cell["plays"].as_u64().unwrap());
+            let (shown, played) = seen.get(&key).copied().unwrap_or((0, 0));
+            assert!(counts.0 >= shown && counts.1 >= played, "{key}: {seen:?} then {counts:?}");
+            seen.insert(key, counts);
+            watched.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[test]
+fn what_was_accepted_before_sigterm_is_counted_when_the_process_has_ended() {
+    let data = Data::generated(20_000, 16);
+    let config = service_config(&data, "term", "");
+    let service = Service::start(&config, &data.file("term.log"));
+    for (file, kind) in [(&data.impressions, "impressions"), (&data.plays, "plays")] {
+        Feed::of(file, kind, 20_000).send_all(&|| service.address.clone(), &|_| {});
+    }
+    assert_eq!(service.terminate(), Some(0));
+    let expected = cells::of_csv(&data.cells(&mut data.backfill(&example("reference.toml"))));
+    cells::assert_same(&cells::of_csv(&trends_csv(&config)), &expected);
+}
+
+#[test]
+fn trends_writes_the_csv_that_a_backfill_writes_byte_for_byte() {
+    let data = Data::generated(2_000, 17);
+    let more = "[transform]\nslices = [[], ['country'], ['country', 'device']]\n\
+                [aggregate]\nepochs = ['30m', '1m']\n";
+    let config = service_config(&data, "bytes", more);
+    run(&mut data.backfill(&config)).expect_code(0);
+    let flags = ["trends", "--format", "csv", "--all-slices", "-c"];
+    let shown = run(marquee(flags).arg(&config)).expect_code(0).stdout;
+    assert!(shown == data.cells(&mut data.backfill(&config)), "the two differ");
+}
+
+#[test]
+fn a_backfill_refuses_what_it_cannot_add_exactly() {
+    let data = Data::generated(500, 18);
+    let config = service_config(&data, "counts", "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let without =
+        data.write("without.toml", text.replace("[store]\n", "[store]\nmembers = false\n"));
+    run(&mut data.backfill(&without)).expect_code(0);
+    let before = trends_csv(&without);
+    run(&mut data.backfill(&config)).expect_code(1).expect_words("without keeping all members");
+    assert!(trends_csv(&config) == before, "a refused backfill changes nothing");
+
+    // A clock in the year 9892 must not close the present.
+    let config = service_config(&data, "future", "");
+    let future = data.write(
+        "future.ndjson",
+        r#"{"request_id":"r","video_id":"v","ts":250000000000000,"device":"tv"}"#,
+    );
+    run(&mut marquee_e2e::data::backfill(&config, &future, &data.plays))
+        .expect_code(1)
+        .expect_words("which has not begun");
+}
+
+#[test]
+fn a_backfill_closes_epochs_in_which_it_has_events_but_no_cells() {
+    // In the slides' setting an impression without a play is in no cell.
+    let shown = r#"{"request_id":"r","video_id":"v","ts":1479686400000,"device":"tv"}"#;
+    let data = Data::of(shown, "");
+    let slides = std::fs::read_to_string(example("slides.toml")).unwrap();
+    let dir = data.file("closing-data").display().to_string();
+    let own = slides.replace("path = \"data-slides", &format!("path = \"{dir}"))
+        + "\n[http]\nlisten = \"127.0.0.1:0\"\n";
+    let config = data.write("closing.toml", own);
+    run(&mut data.backfill(&config)).expect_code(0);
+    let service = Service::start(&config, &data.file("closing.log"));
+    let played = r#"{"request_id":"r","video_id":"v","ts":1479686460000,"duration_s":90}"#;
+    assert_eq!(post(&service.address, "plays", played.as_bytes()).unwrap().0, 202);
+    let status = service.wait_until_counted(1);
+    assert_eq!(status["totals"]["late"], 1, "not lost in silence: {status}");
 }
 
 #[test]
@@ -301,7 +391,7 @@ fn other_settings_are_refused_by_the_store() {
         std::fs::read_to_string(&config).unwrap().replace("within = \"1h\"", "within = \"2h\"");
     let changed = data.write("settings.toml", text);
     run(&mut data.backfill(&changed))
-        .expect_code(1)
+        .expect_code(2)
         .expect_words("counts otherwise")
         .expect_words("within");
 }

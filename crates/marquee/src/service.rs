@@ -5,13 +5,17 @@ use crate::config::{Config, Fault, LogKind};
 use crate::wiring;
 use marquee_runtime::lanes::{Lanes, LanesSettings};
 use marquee_server::Parts;
+use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE};
-use marquee_sources::embedded::EmbeddedLog;
+use marquee_sources::embedded::{EmbeddedLog, LogError};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+/// How long a store may be locked by somebody else before that is an error.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A service that has been started.
 pub struct Service {
@@ -53,8 +57,8 @@ impl Service {
         let plan = Arc::new(wiring::plan(config)?);
         refuse_unbuilt(config)?;
         let store = open_store(config, &plan)?;
-        let log = EmbeddedLog::open(&config.log.path, &plan.topics(), plan.lanes)
-            .map_err(Failure::failed)?;
+        let log =
+            EmbeddedLog::open(&config.log.path, &plan.topics(), plan.lanes).map_err(log_failure)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -130,17 +134,49 @@ impl Service {
     }
 }
 
-/// Opens the configured store.
+/// Opens the configured store; makes it when there is none. A command that only looks at it may
+/// have it for a moment, so a locked one is tried again.
 pub fn open_store(config: &Config, plan: &marquee_runtime::Plan) -> Result<EmbeddedStore, Failure> {
-    let identity = Identity {
+    let identity = identity(plan);
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match EmbeddedStore::open(&config.store.path, &identity, config.store.members) {
+            Err(SinkError::Locked { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other.map_err(store_failure),
+        }
+    }
+}
+
+/// What this process would count.
+pub fn identity(plan: &marquee_runtime::Plan) -> Identity {
+    Identity {
         settings: plan.fingerprint.clone(),
         lanes: plan.lanes,
         epochs_ms: plan.settings.epochs_ms.clone(),
         new_id: new_generation_id(),
         new_secret: wiring::secret(),
-    };
-    EmbeddedStore::open(&config.store.path, &identity, config.store.members)
-        .map_err(Failure::failed)
+    }
+}
+
+/// Settings that contradict the store are a wrong configuration, found before anything was done.
+pub fn store_failure(error: SinkError) -> Failure {
+    match error {
+        SinkError::OtherGeneration { .. } | SinkError::OtherFormat { .. } => {
+            Failure::Usage(error.to_string())
+        }
+        other => Failure::failed(other),
+    }
+}
+
+fn log_failure(error: LogError) -> Failure {
+    match error {
+        LogError::OtherLanes { .. } | LogError::OtherVersion { .. } | LogError::Unusable(_) => {
+            Failure::Usage(error.to_string())
+        }
+        other => Failure::failed(other),
+    }
 }
 
 /// What the configuration can say, but this version does not do.

@@ -31,17 +31,17 @@ pub enum Side {
 
 /// One `(video, epoch, slice)`, across all lanes.
 ///
-/// Ordered as the contract sorts cells: by video id (bytewise), epoch, length of epoch, slice.
+/// Ordered as the contract sorts cells: by video id (bytewise), epoch, slice; then by length.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CellKey {
     /// The video that is counted, after the transform.
     pub video: String,
     /// Start of the epoch, milliseconds since 1970 UTC.
     pub epoch_start_ms: i64,
-    /// Length of the epoch in milliseconds.
-    pub epoch_ms: i64,
     /// The slice as compact JSON with sorted keys; empty for the empty slice.
     pub slice: String,
+    /// Length of the epoch in milliseconds.
+    pub epoch_ms: i64,
 }
 
 /// The cardinalities of a cell's two sets.

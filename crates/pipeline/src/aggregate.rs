@@ -19,7 +19,8 @@ pub struct Aggregate {
     deltas: Vec<Delta>,
     /// Request ids of `deltas`, one after the other.
     texts: Vec<u8>,
-    requests: Vec<(u32, u32)>,
+    /// Start and end of each in `texts`.
+    requests: Vec<(usize, usize)>,
 }
 
 /// A member that this batch must write.
@@ -164,7 +165,7 @@ impl Aggregate {
     /// The request id of an index in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
     pub fn request(&self, number: u32) -> &str {
         let (start, end) = self.requests[number as usize];
-        let bytes = &self.texts[start as usize..end as usize];
+        let bytes = &self.texts[start..end];
         std::str::from_utf8(bytes).expect("request ids are copied from str")
     }
 
@@ -209,7 +210,7 @@ impl Aggregate {
             .sum::<usize>()
             + self.deltas.capacity() * size_of::<Delta>()
             + self.texts.capacity()
-            + self.requests.capacity() * 8
+            + self.requests.capacity() * 16
     }
 }
 
@@ -240,9 +241,9 @@ impl Emit for OfRequest<'_> {
         let request = match self.number {
             Some(number) => number,
             None => {
-                let start = self.aggregate.texts.len() as u32;
+                let start = self.aggregate.texts.len();
                 self.aggregate.texts.extend_from_slice(self.request_id.as_bytes());
-                self.aggregate.requests.push((start, self.aggregate.texts.len() as u32));
+                self.aggregate.requests.push((start, self.aggregate.texts.len()));
                 let number = self.aggregate.requests.len() as u32 - 1;
                 self.number = Some(number);
                 number

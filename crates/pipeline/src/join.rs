@@ -240,6 +240,12 @@ impl Scope<'_> {
                 self.count_in_cohort(epoch, group, handle, at, &play, emit);
             }
             self.count_by_play(plays, event.request, place, epoch, emit);
+            // The impression is joined now; other plays may only learn that they are, too.
+            let by_cohort_and_play = self.counts_each_play_in_cohorts();
+            let by_play = self.settings.epoch_of_play == EpochOfPlay::Play;
+            if !by_cohort_and_play && (!by_play || plays.all_joined(event.request)) {
+                break;
+            }
         }
         Applied::New
     }
@@ -286,7 +292,9 @@ impl Scope<'_> {
                 if let Some(stored) = stored {
                     self.count_by_play(plays, request, stored, shown_in, emit);
                 }
-                if self.one_match_is_enough() {
+                if self.one_match_is_enough()
+                    || (!self.counts_each_play_in_cohorts() && group.all_joined(handle))
+                {
                     break;
                 }
             }
@@ -312,6 +320,14 @@ impl Scope<'_> {
             }
             Match::Request => (0..plays.of(event.request).len()).collect(),
         }
+    }
+
+    /// Whether every pair of an impression and a play can be a member of its own: one video's play
+    /// in the cohort of another video's impression.
+    #[inline]
+    fn counts_each_play_in_cohorts(&self) -> bool {
+        self.settings.match_ == Match::Request
+            && self.settings.epoch_of_play == EpochOfPlay::Impression
     }
 
     /// Whether the first matching impression of an epoch tells all that a play adds there: with

@@ -40,7 +40,7 @@ pub struct Resume {
 /// change them (invariant HONEST).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
-    /// Events that were decoded (a record may hold several).
+    /// Events that were read (a record may hold several), bad ones included.
     pub events: u64,
     /// Events that a filter refused.
     pub filtered: u64,
@@ -208,6 +208,7 @@ impl LanePipeline {
 
     /// A record, or an event of one, that cannot be read.
     pub fn malformed(&mut self) {
+        self.count(|counters| counters.events += 1);
         self.count_dead();
     }
 

@@ -22,6 +22,7 @@ use marquee_sinks::SinkError;
 use marquee_sinks::cells::{Row, order};
 use marquee_sources::files::{FileError, FileSet};
 use shared::SharedSymbols;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use thiserror::Error;
@@ -47,7 +48,7 @@ pub struct Backfill<'a> {
 /// What a backfill has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Events that were decoded, filtered ones included.
+    /// Events that were read, filtered and bad ones included.
     pub events: u64,
     /// Events that a filter refused.
     pub filtered: u64,
@@ -63,6 +64,9 @@ pub struct Outcome {
     pub summary: Summary,
     /// Members by cell, sorted as `rows`; empty unless asked for.
     pub members: Vec<join::CellMembers>,
+    /// For each lane the (longest) epochs in which it had any event that the filter let through,
+    /// also one that is in no cell; empty unless members are asked for.
+    pub epochs_of_lanes: Vec<BTreeSet<i64>>,
 }
 
 pub use join::CellMembers;
@@ -100,8 +104,12 @@ impl Backfill<'_> {
             parser.run(thread, progress)
         };
         let mut summary = Summary::default();
+        let mut epochs_of_lanes = vec![BTreeSet::new(); self.plan.lanes as usize];
         for part in in_threads(self.threads, parse) {
-            let part = part?;
+            let (part, epochs) = part?;
+            for (all, some) in epochs_of_lanes.iter_mut().zip(epochs) {
+                all.extend(some);
+            }
             summary.events += part.events;
             summary.filtered += part.filtered;
             summary.dead += part.dead;
@@ -111,7 +119,7 @@ impl Backfill<'_> {
         let joined = in_threads(self.threads, |_| join::Joiner::new(&self, &symbols).run(&buckets));
         let (rows, members) = join::merge(joined, &symbols, &self.plan.settings)?;
         debug_assert!(rows.is_sorted_by(|a, b| order(&a.0) < order(&b.0)));
-        Ok(Outcome { rows, summary, members })
+        Ok(Outcome { rows, summary, members, epochs_of_lanes })
     }
 
     fn seed(&self) -> u64 {

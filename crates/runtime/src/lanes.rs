@@ -26,6 +26,9 @@ use thiserror::Error;
 /// How often an idle owner looks up, so that idle topics and a stop are noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// How long a stop may take to count what was accepted before it.
+const FINISH_WITHIN: Duration = Duration::from_secs(20);
+
 /// What the lanes of a service need.
 #[derive(Clone)]
 pub struct LanesSettings {
@@ -131,7 +134,7 @@ impl Lanes {
         &self.status
     }
 
-    /// Lets every owner finish and commit its batch, and waits for that.
+    /// Lets every owner count and commit what was accepted until now, and waits for that.
     pub fn stop(self) -> Result<(), LaneError> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -192,7 +195,7 @@ impl Owner {
                 self.rest(started, counter, &mut seen);
             }
         }
-        Ok(())
+        self.finish(&mut lanes)
     }
 
     fn stops(&self) -> bool {
@@ -202,20 +205,35 @@ impl Owner {
     /// One batch of all lanes, durable on return. Tells whether there is more to do at once.
     fn batch(&self, lanes: &mut [LaneOwner], started: Instant) -> Result<bool, LaneError> {
         let mut full = false;
-        let mut written = false;
         for lane in lanes.iter_mut() {
-            let records = lane.read(&*self.log)?;
-            full |= records >= self.settings.batch_events;
-            written |= lane.write(&*self.store)?;
+            full |= lane.read(&*self.log)?;
         }
-        if written {
-            self.store.sync()?;
+        let mut commits = Vec::new();
+        for lane in lanes.iter_mut() {
+            commits.extend(lane.commit()?);
         }
+        if !commits.is_empty() {
+            self.store.commit(&commits)?;
+        }
+        drop(commits);
         for lane in lanes {
             lane.committed(started.elapsed());
             self.status.set(lane.status(&*self.log));
         }
         Ok(full)
+    }
+
+    /// After a stop: counts what the log holds by now, so that everything accepted before the stop
+    /// is in the store when the process ends. Bounded: what is left is counted after the restart.
+    fn finish(&self, lanes: &mut [LaneOwner]) -> Result<(), LaneError> {
+        let ends: Vec<Vec<u64>> = lanes.iter().map(|lane| lane.ends(&*self.log)).collect();
+        let until = Instant::now() + FINISH_WITHIN;
+        let is_behind =
+            |lanes: &[LaneOwner]| lanes.iter().zip(&ends).any(|(lane, ends)| lane.is_behind(ends));
+        while is_behind(lanes) && Instant::now() < until {
+            self.batch(lanes, Instant::now())?;
+        }
+        Ok(())
     }
 
     /// Waits until the interval is over, then for data. A steady trickle is thus taken in batches.

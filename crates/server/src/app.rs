@@ -17,6 +17,9 @@ const IN_FLIGHT_BYTES: usize = 64 << 20;
 /// they must leave processors to the lanes.
 const READS_AT_ONCE: usize = 4;
 
+/// A record that is read as a tree takes this many times its bytes, at worst (a list of digits).
+const TREE_FACTOR: usize = 16;
+
 pub(crate) struct App {
     pub(crate) plan: Arc<Plan>,
     pub(crate) log: EmbeddedLog,
@@ -27,6 +30,8 @@ pub(crate) struct App {
     pub(crate) metrics: CollectorMetrics,
     /// One permit for each byte of a body. A request holds its permits until it is answered.
     pub(crate) in_flight: Arc<Semaphore>,
+    /// Bytes of memory that a byte of a body may take while it is judged.
+    pub(crate) memory_factor: usize,
     /// Number of all permits of `in_flight`.
     pub(crate) in_flight_bytes: usize,
     pub(crate) reads: Arc<Semaphore>,
@@ -37,7 +42,13 @@ impl App {
         // Permits are asked for as a `u32`.
         let max_body_bytes = parts.max_body_bytes.min(1 << 31) as usize;
         let in_flight_bytes = IN_FLIGHT_BYTES.max(max_body_bytes);
+        let is_tree = |kind| {
+            let mapping = parts.plan.stream(kind).decoder.mapping();
+            mapping.explode.is_some() || mapping.record_filter.is_some()
+        };
+        let builds_trees = is_tree(Kind::Impression) || is_tree(Kind::Play);
         App {
+            memory_factor: if builds_trees { TREE_FACTOR } else { 1 },
             plan: parts.plan,
             log: parts.log,
             store: parts.store,

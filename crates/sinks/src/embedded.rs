@@ -7,9 +7,9 @@
 //! | `counts` | cell and lane ([`keys`]) | impressions and plays, 8 bytes each, little-endian |
 //! | `members` | cell, lane, side, name of the chunk | a chunk of request ids |
 //!
-//! A batch of a lane and the lane's state after it are one atomic write, so counts, members and
-//! position can never disagree; a lost tail of the journal is a longer replay, never a wrong
-//! number.
+//! The batches of an owner's lanes and the lanes' states after them are one atomic write, synced
+//! before anybody can read it, so counts, members and position can never disagree; a lost tail of
+//! the journal is a longer replay, never a wrong number.
 
 mod generation;
 mod keys;
@@ -18,10 +18,9 @@ mod read;
 pub use generation::{Generation, Identity};
 pub use read::CellQuery;
 
-use crate::{LaneState, Sink, SinkError};
+use crate::{LaneCommit, LaneState, Sink, SinkError};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use marquee_model::{CellCounts, CellKey, Side};
-use marquee_pipeline::LaneBatch;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -55,6 +54,18 @@ impl EmbeddedStore {
             None => return Err(store.damaged("it holds cells, but no generation")),
         };
         Ok(store)
+    }
+
+    /// Opens a store that is there, and makes none.
+    pub fn open_existing(
+        path: &Path,
+        identity: &Identity,
+        keeps_members: bool,
+    ) -> Result<Self, SinkError> {
+        if !path.join("db").exists() {
+            return Err(SinkError::Absent { path: path.display().to_string() });
+        }
+        Self::open(path, identity, keeps_members)
     }
 
     fn open_any(path: &Path, keeps_members: bool) -> Result<Self, SinkError> {
@@ -118,7 +129,7 @@ impl EmbeddedStore {
         cells: impl Iterator<Item = (&'c CellKey, CellCounts, [Vec<u8>; 2])>,
         state: &LaneState,
     ) -> Result<(), SinkError> {
-        let mut write = self.db.batch();
+        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
         for (cell, counts, chunks) in cells {
             let mut key = keys::cell(cell.epoch_ms, cell.epoch_start_ms, &cell.slice, &cell.video);
             key.extend_from_slice(&lane.to_be_bytes());
@@ -126,8 +137,7 @@ impl EmbeddedStore {
             write.insert(&self.counts, key, counts_value(counts));
         }
         write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
-        write.commit().map_err(|e| failed(&self.path, &e))?;
-        self.sync()
+        write.commit().map_err(|e| failed(&self.path, &e))
     }
 
     fn add_chunks(
@@ -162,20 +172,20 @@ impl Sink for EmbeddedStore {
         value.map(read).transpose()
     }
 
-    fn write(&self, lane: u32, batch: &LaneBatch<'_>, state: &LaneState) -> Result<(), SinkError> {
-        let name = batch_name(lane, state);
-        let mut write = self.db.batch();
-        for changed in batch.cells() {
-            let key = keys::counts(&changed.cell, lane);
-            self.add_chunks(&mut write, &key, name, [changed.impressions, changed.plays]);
-            write.insert(&self.counts, key, counts_value(changed.cell.counts));
+    fn commit(&self, commits: &[LaneCommit<'_>]) -> Result<(), SinkError> {
+        // With this durability the journal is synced before anything reaches the memtable, where
+        // readers see it and from where it might be flushed ahead of its journal.
+        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for LaneCommit { lane, batch, state } in commits {
+            let name = batch_name(*lane, state);
+            for changed in batch.cells() {
+                let key = keys::counts(&changed.cell, *lane);
+                self.add_chunks(&mut write, &key, name, [changed.impressions, changed.plays]);
+                write.insert(&self.counts, key, counts_value(changed.cell.counts));
+            }
+            write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
         }
-        write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
         write.commit().map_err(|e| failed(&self.path, &e))
-    }
-
-    fn sync(&self) -> Result<(), SinkError> {
-        self.db.persist(PersistMode::SyncAll).map_err(|e| failed(&self.path, &e))
     }
 
     fn counts_of_lane(

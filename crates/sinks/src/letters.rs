@@ -64,6 +64,7 @@ impl LetterFile {
     /// Opens a file and cuts off what is behind the committed length.
     pub fn open(path: &Path, committed: u64) -> Result<Self, SinkError> {
         let failed = |e: std::io::Error| file_error(path, &e.to_string());
+        let is_new = !path.exists();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -74,6 +75,13 @@ impl LetterFile {
             .truncate(false)
             .open(path)
             .map_err(failed)?;
+        if is_new {
+            // The names of the file and of its folder must outlive a power failure, too.
+            for folder in path.ancestors().skip(1).take(2) {
+                let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            }
+        }
         let len = file.metadata().map_err(failed)?.len();
         if len < committed {
             // Somebody took letters away (to work through them, say): that is their right.

@@ -20,12 +20,10 @@ pub trait Sink: Send + Sync {
     /// The state of a lane's last durable commit; `None` for a lane without history.
     fn lane_state(&self, lane: u32) -> Result<Option<LaneState>, SinkError>;
 
-    /// Writes a batch of one lane and the state after it, all or nothing. Durable after the next
-    /// [`Sink::sync`].
-    fn write(&self, lane: u32, batch: &LaneBatch<'_>, state: &LaneState) -> Result<(), SinkError>;
-
-    /// Makes durable what has been written.
-    fn sync(&self) -> Result<(), SinkError>;
+    /// Writes the batches of some lanes and the states after them, all or nothing. Durable on
+    /// return, and not visible to readers before it is durable: a count that somebody has seen
+    /// must not shrink in a crash.
+    fn commit(&self, commits: &[LaneCommit<'_>]) -> Result<(), SinkError>;
 
     /// Counts of one lane in all epochs that start at or after a time, for comparison after a
     /// rebuild.
@@ -34,6 +32,16 @@ pub trait Sink: Send + Sync {
         lane: u32,
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
+}
+
+/// What one lane commits.
+pub struct LaneCommit<'a> {
+    /// The lane.
+    pub lane: u32,
+    /// Changed cells and new members.
+    pub batch: LaneBatch<'a>,
+    /// The state after the batch.
+    pub state: &'a LaneState,
 }
 
 /// From where a lane goes on after a restart.
@@ -66,6 +74,15 @@ pub enum SinkError {
         path: String,
         /// ` (http://...)` where known.
         owner: String,
+    },
+    /// There is none.
+    #[error(
+        "there is no store at {path}: nothing has been counted yet; `marquee run` or \
+         `marquee backfill` without --out makes it"
+    )]
+    Absent {
+        /// Where it should be.
+        path: String,
     },
     /// It was made with other settings.
     #[error(

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
 use marquee_sinks::cells;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -84,6 +84,36 @@ impl Arguments {
             let words = "standard input (`-`) can be read once; give the other input as a file";
             return Err(Failure::Usage(words.to_owned()));
         }
+        if let Some(out) = &self.out {
+            let ending = out.extension().and_then(|ending| ending.to_str());
+            if !matches!(ending, Some("csv" | "parquet")) {
+                let words = "the name must end in .csv or .parquet, which says what is written";
+                return Err(Failure::Usage(format!("--out {}: {words}", out.display())));
+            }
+        }
+        for (flag, output) in [("--out", &self.out), ("--dead", &self.dead)] {
+            if let Some(output) = output {
+                self.check_output(flag, output)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An output must have a folder, and must not be one of the inputs.
+    fn check_output(&self, flag: &str, output: &Path) -> Result<(), Failure> {
+        let usage = |words: String| Failure::Usage(format!("{flag} {}: {words}", output.display()));
+        let folder = match output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            return Err(usage(format!("there is no folder {}; make it first", folder.display())));
+        }
+        let Ok(existing) = output.canonicalize() else { return Ok(()) };
+        let inputs = [&self.impressions, &self.plays].into_iter().flatten();
+        if inputs.filter_map(|input| input.canonicalize().ok()).any(|input| input == existing) {
+            return Err(usage("it is one of the inputs; give another name".to_owned()));
+        }
         Ok(())
     }
 
@@ -99,7 +129,7 @@ impl Arguments {
         }
         let store = service::open_store(config, plan)?;
         let [run, _] = wiring::random_words();
-        write_into(&store, plan, outcome, run).map_err(Failure::failed)
+        write_into(&store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)
     }
 }
 

@@ -6,8 +6,9 @@ use crate::config::{AttributeType, Config};
 use crate::{service, wiring};
 use marquee_model::{CellCounts, CellKey, format_time_ms, parse_time_ms};
 use marquee_server::trends::{Page, Slices, Sort, TrendCell, TrendQuery, run};
+use marquee_sinks::SinkError;
 use marquee_sinks::cells::write_csv;
-use marquee_sinks::embedded::OWNER_FILE;
+use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE};
 use serde_json::{Map, Value as Json};
 use std::io::Write;
 
@@ -62,12 +63,17 @@ impl Arguments {
         let config = self.config.load()?;
         let plan = wiring::plan(&config)?;
         let query = self.query(&config)?;
-        let page = match service::open_store(&config, &plan) {
+        let (path, keeps_members) = (&config.store.path, config.store.members);
+        let identity = service::identity(&plan);
+        let page = match EmbeddedStore::open_existing(path, &identity, keeps_members) {
             Ok(store) => run(&store, &query).map_err(Failure::failed)?,
-            Err(failure) => match owner(&config) {
+            // A service has it: that one answers. Its address is only believed then, since a
+            // service that was killed leaves it behind.
+            Err(locked @ SinkError::Locked { .. }) => match owner(&config) {
                 Some(address) => ask(&address, &query)?,
-                None => return Err(failure),
+                None => return Err(Failure::failed(locked)),
             },
+            Err(error) => return Err(service::store_failure(error)),
         };
         let mut out = std::io::stdout().lock();
         let several = config.aggregate.epochs_ms.len() > 1;

@@ -83,6 +83,8 @@ struct Heavy {
     /// Places of the facts of each video. Only ever looked up, never iterated.
     by_video: HashMap<u32, Vec<u32>, FixedState>,
     impressions: usize,
+    /// Impressions that match no play yet.
+    unjoined: usize,
 }
 
 /// The facts of one epoch.
@@ -185,8 +187,21 @@ impl Group {
     /// Marks the impression at a place as joined.
     #[inline]
     pub(super) fn set_joined(&mut self, handle: Handle, place: u32) {
-        let start = self.entry_of(handle).start;
-        self.facts[(start + place) as usize].tag |= JOINED;
+        let Entry { request, start, len } = self.entry_of(handle);
+        let fact = &mut self.facts[(start + place) as usize];
+        if len >= HEAVY && !fact.is_joined() {
+            let heavy = self.heavy.get_mut(&request);
+            heavy.expect("an entry with many facts has its index").unjoined -= 1;
+        }
+        fact.tag |= JOINED;
+    }
+
+    /// Whether every impression of an entry with many facts matches a play already (of others that
+    /// is not known without a scan).
+    #[inline]
+    pub(super) fn all_joined(&self, handle: Handle) -> bool {
+        let entry = self.entry_of(handle);
+        entry.len >= HEAVY && self.heavy_of(entry).unjoined == 0
     }
 
     /// Adds a fact to an entry and returns its place.
@@ -237,6 +252,7 @@ impl Group {
             let fact = self.facts[(start + place) as usize];
             heavy.known.insert(fact.identity());
             heavy.impressions += usize::from(fact.is_impression());
+            heavy.unjoined += usize::from(fact.is_impression() && !fact.is_joined());
             heavy.by_video.entry(fact.video).or_default().push(place);
         }
     }

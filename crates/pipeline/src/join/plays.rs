@@ -40,6 +40,8 @@ struct Heavy {
     /// Places of the plays of each video. Only ever looked up, never iterated.
     by_video: HashMap<u32, Vec<u32>, FixedState>,
     in_epoch: BTreeMap<i64, usize>,
+    /// Plays that match no impression yet.
+    unjoined: usize,
 }
 
 impl Heavy {
@@ -55,6 +57,7 @@ impl Heavy {
         self.known.insert((play.time_ms, play.video, play.tuple));
         self.by_video.entry(play.video).or_default().push(place as u32);
         *self.in_epoch.entry(play.epoch).or_default() += 1;
+        self.unjoined += usize::from(!play.joined);
     }
 }
 
@@ -123,7 +126,18 @@ impl Plays {
     #[inline]
     pub(super) fn set_joined(&mut self, request: RequestKey, place: usize) {
         let of = self.by_request.get_mut(&request).expect("the play was found before");
-        of.plays[place].joined = true;
+        let play = &mut of.plays[place];
+        if let Some(heavy) = &mut of.heavy {
+            heavy.unjoined -= usize::from(!play.joined);
+        }
+        play.joined = true;
+    }
+
+    /// Whether every play of a request with many matches an impression already (of others that is
+    /// not known without a scan).
+    pub(super) fn all_joined(&self, request: RequestKey) -> bool {
+        let heavy = self.by_request.get(&request).and_then(|of| of.heavy.as_ref());
+        heavy.is_some_and(|heavy| heavy.unjoined == 0)
     }
 
     /// Adds a play and returns its place among those of its request.

@@ -36,11 +36,22 @@ pub enum IntoStoreError {
         /// Start of the first open epoch.
         open: String,
     },
-    /// The store keeps counts only, so there is nothing that a union could be made with.
+    /// An event claims to be from the future: writing it would close everything before it.
     #[error(
-        "the store already counts video {video:?} at {epoch} and keeps no members ([store] \
-         members = false), so nothing can be added exactly. Write to a file with --out, or into \
-         an empty store. Nothing was written"
+        "there are events of the epoch {epoch}, which has not begun: a clock was wrong, or \
+         time_unit is. A backfill into a store closes the epochs that it writes, so these would \
+         close the present, too. Leave them out, or write to a file with --out. Nothing was written"
+    )]
+    Future {
+        /// Start of the epoch.
+        epoch: String,
+    },
+    /// The store has counted members that it does not keep, so there is nothing that a union could
+    /// be made with.
+    #[error(
+        "the store already counts video {video:?} at {epoch} without keeping all members ([store] \
+         members = false, now or then), so nothing can be added exactly. Write to a file with \
+         --out, or into an empty store. Nothing was written"
     )]
     NoMembers {
         /// Video of the first such cell.
@@ -54,28 +65,35 @@ pub enum IntoStoreError {
 type LaneCells = BTreeMap<CellKey, [BTreeSet<Id>; 2]>;
 
 /// Adds the cells of a backfill, made with members, to a store. `run` names this run and must
-/// never be used twice.
+/// never be used twice; `now_ms` is the time of this machine.
 pub fn write_into(
     store: &EmbeddedStore,
     plan: &Plan,
-    outcome: Outcome,
+    mut outcome: Outcome,
     run: u64,
+    now_ms: i64,
 ) -> Result<(), IntoStoreError> {
-    let mut lanes = by_lane(plan, outcome);
+    let epochs_of_lanes = std::mem::take(&mut outcome.epochs_of_lanes);
+    let lanes = by_lane(plan, outcome);
     let mut states = Vec::new();
-    for (lane, cells) in (0..).zip(&lanes) {
-        let state = store.lane_state(lane)?.unwrap_or_else(|| new_state(plan));
-        check_closed(plan, lane, &state, cells)?;
+    for ((lane, cells), epochs) in (0..).zip(&lanes).zip(&epochs_of_lanes) {
+        let mut state = store.lane_state(lane)?.unwrap_or_else(|| new_state(plan));
+        check_closed(plan, lane, &state, epochs)?;
         check_members(store, lane, cells)?;
+        if let Some(last) = epochs.last() {
+            let start_ms = last * plan.settings.longest_ms();
+            if start_ms > now_ms + plan.max_ahead_ms {
+                return Err(IntoStoreError::Future { epoch: format_time_ms(start_ms) });
+            }
+            // The frontier moves with the first write: a service that starts after a crash in the
+            // middle must not take a half-written epoch for its own. An event without a cell
+            // closes its epoch, too: the service would not know it.
+            state.frontier = state.frontier.max(last + 1);
+        }
         states.push(state);
     }
-    for ((lane, cells), mut state) in (0..).zip(&mut lanes).zip(states) {
-        let longest_ms = plan.settings.longest_ms();
-        let last = cells.keys().map(|cell| cell.epoch_start_ms.div_euclid(longest_ms)).max();
-        // The frontier moves with the first write: a service that starts after a crash in the
-        // middle must not take a half-written epoch for its own.
-        state.frontier = state.frontier.max(last.map_or(0, |epoch| epoch + 1));
-        write_lane(store, lane, std::mem::take(cells), &state, run)?;
+    for ((lane, cells), state) in (0..).zip(lanes).zip(states) {
+        write_lane(store, lane, cells, &state, run)?;
     }
     Ok(())
 }
@@ -112,18 +130,17 @@ fn check_closed(
     plan: &Plan,
     lane: u32,
     state: &LaneState,
-    cells: &LaneCells,
+    epochs: &BTreeSet<i64>,
 ) -> Result<(), IntoStoreError> {
     let longest_ms = plan.settings.longest_ms();
     let opened = state.smallest_offsets.iter().flat_map(|epochs| epochs.keys());
     let Some(open) = opened.copied().filter(|epoch| *epoch >= state.frontier).min() else {
         return Ok(());
     };
-    let touched = cells.keys().map(|cell| cell.epoch_start_ms.div_euclid(longest_ms));
-    match touched.filter(|epoch| *epoch >= state.frontier).min() {
+    match epochs.range(state.frontier..).next() {
         None => Ok(()),
         Some(epoch) => Err(IntoStoreError::Open {
-            epoch: format_time_ms(epoch * longest_ms),
+            epoch: format_time_ms(*epoch * longest_ms),
             lane,
             open: format_time_ms(open * longest_ms),
         }),
@@ -135,17 +152,19 @@ fn check_members(
     lane: u32,
     cells: &LaneCells,
 ) -> Result<(), IntoStoreError> {
-    if store.keeps_members() {
-        return Ok(());
-    }
     let stored = store.counts_of_lane(lane, 0)?;
-    match cells.keys().find(|cell| stored.contains_key(*cell)) {
-        None => Ok(()),
-        Some(cell) => Err(IntoStoreError::NoMembers {
-            video: cell.video.clone(),
-            epoch: format_time_ms(cell.epoch_start_ms),
-        }),
+    for cell in cells.keys() {
+        let Some(counts) = stored.get(cell) else { continue };
+        let shown = store.members(cell, lane, Side::Impressions)?.len() as u64;
+        let played = store.members(cell, lane, Side::Plays)?.len() as u64;
+        if (shown, played) != (counts.impressions, counts.plays) {
+            return Err(IntoStoreError::NoMembers {
+                video: cell.video.clone(),
+                epoch: format_time_ms(cell.epoch_start_ms),
+            });
+        }
     }
+    Ok(())
 }
 
 fn write_lane(
@@ -156,6 +175,10 @@ fn write_lane(
     run: u64,
 ) -> Result<(), IntoStoreError> {
     let cells: Vec<_> = cells.into_iter().collect();
+    if cells.is_empty() {
+        // Events without a cell close their epochs all the same.
+        store.write_closed(lane, run, std::iter::empty(), state)?;
+    }
     for part in cells.chunks(WRITE_CELLS) {
         let mut writes = Vec::with_capacity(part.len());
         for (cell, [impressions, plays]) in part {

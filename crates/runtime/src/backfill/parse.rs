@@ -6,12 +6,17 @@ use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
 use super::{Backfill, BackfillError, Summary};
 use crate::plan::Plan;
 use marquee_expr::Value;
-use marquee_model::{RequestHasher, parse_uuid};
+use marquee_model::{Partitioner, RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
 use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME};
 use marquee_sources::files::{Chunk, FileSet};
 use marquee_sources::json::RecordMeta;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
+
+/// A line that holds a list may have as many bad events as elements, and each letter holds the
+/// whole line: these are enough.
+const LETTERS_A_LINE: usize = 4;
 
 /// One thread's work.
 pub(super) struct Parser<'a> {
@@ -23,6 +28,10 @@ pub(super) struct Parser<'a> {
     symbols: LocalSymbols<'a>,
     writer: Option<Writer<'a>>,
     keep_texts: bool,
+    /// For each lane the epochs of its events, where members are wanted.
+    epochs_of_lanes: Vec<BTreeSet<i64>>,
+    /// The last line that was bad, and how many letters it has.
+    last_bad: (usize, u64, usize),
     scratch: Vec<u8>,
     summary: Summary,
 }
@@ -44,6 +53,8 @@ impl<'a> Parser<'a> {
             symbols: shared.local(),
             writer: Some(buckets.writer()),
             keep_texts: backfill.with_members,
+            epochs_of_lanes: vec![BTreeSet::new(); backfill.plan.lanes as usize],
+            last_bad: (usize::MAX, 0, 0),
             scratch: Vec::new(),
             summary: Summary::default(),
         }
@@ -53,7 +64,7 @@ impl<'a> Parser<'a> {
         &mut self,
         thread: usize,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
-    ) -> Result<Summary, BackfillError> {
+    ) -> Result<(Summary, Vec<BTreeSet<i64>>), BackfillError> {
         let mut chunk = Chunk::default();
         while self.files.next_chunk(thread, &mut chunk)? {
             let (read, total) = self.files.progress();
@@ -62,7 +73,7 @@ impl<'a> Parser<'a> {
         }
         let writer = self.writer.take().expect("a parser runs once");
         writer.finish().map_err(BackfillError::Spill)?;
-        Ok(self.summary)
+        Ok((self.summary, std::mem::take(&mut self.epochs_of_lanes)))
     }
 
     fn chunk(&mut self, chunk: &Chunk) -> std::io::Result<()> {
@@ -81,7 +92,7 @@ impl<'a> Parser<'a> {
                         }
                     }
                     Ok(None) => self.summary.filtered += 1,
-                    Err(reason) => self.dead(source, line, &reason, record),
+                    Err(reason) => self.dead(chunk.input, source, line, &reason, record),
                 }
             });
         });
@@ -104,8 +115,8 @@ impl<'a> Parser<'a> {
             unreachable!("the decoder gives a request id and a time, or a dead letter");
         };
         let request = self.hasher.key_of(request_id);
-        if self.keep_texts && parse_uuid(request_id.as_bytes()).is_none() {
-            self.shared.remember(request, request_id);
+        if self.keep_texts {
+            self.remember(request, request_id, *time_ms);
         }
         let scratch = &mut self.scratch;
         let tuple =
@@ -119,9 +130,26 @@ impl<'a> Parser<'a> {
         }))
     }
 
+    /// What a backfill into a store needs besides.
+    fn remember(&mut self, request: RequestKey, request_id: &str, time_ms: i64) {
+        if parse_uuid(request_id.as_bytes()).is_none() {
+            self.shared.remember(request, request_id);
+        }
+        let lane = lane_of(Partitioner::Murmur2, request_id.as_bytes(), self.plan.lanes);
+        self.epochs_of_lanes[lane as usize].insert(self.plan.settings.epoch_of(time_ms));
+    }
+
     #[cold]
-    fn dead(&mut self, source: &str, line: u64, reason: &DeadReason, record: &[u8]) {
+    fn dead(&mut self, input: usize, source: &str, line: u64, reason: &DeadReason, record: &[u8]) {
         self.summary.dead += 1;
+        let letters = match self.last_bad {
+            (i, l, letters) if (i, l) == (input, line) => letters + 1,
+            _ => 1,
+        };
+        self.last_bad = (input, line, letters);
+        if letters > LETTERS_A_LINE {
+            return;
+        }
         let mut dead = self.dead.lock().unwrap_or_else(|e| e.into_inner());
         dead.take(source, line, &reason.to_string(), record);
     }

@@ -8,7 +8,7 @@ use marquee_expr::Value;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::{LaneSettings, Verdict};
 use marquee_pipeline::prepare::{DeadReason, TIME};
-use marquee_sinks::{LaneState, Sink};
+use marquee_sinks::{LaneCommit, LaneState};
 use marquee_sources::Source;
 use marquee_sources::embedded::{RecordBatch, RecordRef};
 use marquee_sources::json::RecordMeta;
@@ -18,6 +18,8 @@ use std::time::Duration;
 /// Records read at a time from one topic; then the topic that is behind has its turn.
 const TURN_RECORDS: usize = 4096;
 const TURN_BYTES: usize = 4 << 20;
+/// Bytes of records in a batch, about: large records make batches of fewer.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// The owner's side of a lane.
 pub struct LaneOwner {
@@ -37,6 +39,7 @@ pub struct LaneOwner {
     /// Whether the state differs from what the store holds.
     pub(super) changed: bool,
     batch_records: u64,
+    batch_bytes: usize,
     pub(super) replayed_records: u64,
     progress: LaneStatus,
 }
@@ -63,6 +66,7 @@ impl LaneOwner {
             buffer: RecordBatch::new(),
             changed: false,
             batch_records: 0,
+            batch_bytes: 0,
             replayed_records: 0,
             progress: LaneStatus::default(),
         })
@@ -78,13 +82,13 @@ impl LaneOwner {
         }
     }
 
-    /// Reads and applies one batch; returns how many records there were. Topics that have nothing
+    /// Reads and applies one batch; tells whether there may be more to read at once. Topics that have nothing
     /// more to read say so to the watermark.
-    pub(super) fn read(&mut self, log: &dyn Source) -> Result<usize, LaneError> {
+    pub(super) fn read(&mut self, log: &dyn Source) -> Result<bool, LaneError> {
         let mut records = 0;
-        while records < self.batch_events {
-            let ends: Vec<u64> =
-                (0..self.topics.len()).map(|topic| log.end_offset(topic, self.lane)).collect();
+        self.batch_bytes = 0;
+        while records < self.batch_events && self.batch_bytes < BATCH_BYTES {
+            let ends = self.ends(log);
             let at = self.state.next_offsets.clone();
             let Some(topic) = self.topic_behind(&at, &ends) else { break };
             records += self.turn(log, topic, at[topic], ends[topic])?;
@@ -95,7 +99,7 @@ impl LaneOwner {
             }
         }
         self.batch_records = records as u64;
-        Ok(records)
+        Ok(records >= self.batch_events || self.batch_bytes >= BATCH_BYTES)
     }
 
     /// The topic that has records and is behind in event time: the one that is ahead waits, so
@@ -135,6 +139,7 @@ impl LaneOwner {
         for record in buffer.iter() {
             self.record(topic, &record);
         }
+        self.batch_bytes += buffer.bytes();
         let next = buffer.last().map_or(from, |record| record.offset + 1);
         self.buffer = buffer;
         Ok(next)
@@ -198,16 +203,15 @@ impl LaneOwner {
         }
     }
 
-    /// Writes the batch and the state after it to the store, if anything changed. Letters are
-    /// durable before.
-    pub(super) fn write(&mut self, store: &dyn Sink) -> Result<bool, LaneError> {
+    /// What has to be committed, if anything changed. Letters are durable before.
+    pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
         if self.state.frontier != self.pipeline.frontier() {
             self.state.frontier = self.pipeline.frontier();
             self.changed = true;
         }
         // A rebuild may leave members to be written, before anything new was read.
         if !self.changed && !self.pipeline.has_changes() {
-            return Ok(false);
+            return Ok(None);
         }
         self.letters.sync(&mut self.state)?;
         self.state.counters = self.pipeline.counters();
@@ -215,10 +219,20 @@ impl LaneOwner {
         for offsets in &mut self.state.smallest_offsets {
             *offsets = offsets.split_off(&needed);
         }
-        store.write(self.lane, &self.pipeline.batch(), &self.state)?;
         self.changed = false;
         self.progress.batches += 1;
-        Ok(true)
+        let batch = self.pipeline.batch();
+        Ok(Some(LaneCommit { lane: self.lane, batch, state: &self.state }))
+    }
+
+    /// The end of each topic.
+    pub(super) fn ends(&self, log: &dyn Source) -> Vec<u64> {
+        (0..self.topics.len()).map(|topic| log.end_offset(topic, self.lane)).collect()
+    }
+
+    /// Whether there are records that were not read, before these ends of the topics.
+    pub(super) fn is_behind(&self, ends: &[u64]) -> bool {
+        self.state.next_offsets.iter().zip(ends).any(|(next, end)| next < end)
     }
 
     /// What was written is durable: time may move.
@@ -237,7 +251,7 @@ impl LaneOwner {
             lane: self.lane,
             rebuilding: self.pipeline.is_rebuilding(),
             next_offsets: self.state.next_offsets.clone(),
-            end_offsets: (0..self.topics.len()).map(|t| log.end_offset(t, self.lane)).collect(),
+            end_offsets: self.ends(log),
             counters: self.pipeline.counters(),
             watermark_ms: self.pipeline.watermark_ms(),
             frontier_ms: self.pipeline.frontier() * longest_ms,

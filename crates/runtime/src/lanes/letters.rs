@@ -4,18 +4,51 @@ use marquee_sinks::letters::{Letter, LetterFile};
 use marquee_sinks::{LaneState, SinkError};
 use std::path::Path;
 
+/// Letters of one output about one record: a record that holds a list may have as many reasons as
+/// elements, and each letter holds the whole record.
+const LETTERS_A_RECORD: usize = 4;
+
 /// Both outputs.
 pub(super) struct Letters {
-    late: LetterFile,
-    dead: LetterFile,
+    late: Output,
+    dead: Output,
+}
+
+/// One output, and what it has said of the last record.
+struct Output {
+    file: LetterFile,
+    last: Option<(String, u64)>,
+    reasons: Vec<String>,
+}
+
+impl Output {
+    fn open(path: &Path, committed: u64) -> Result<Self, SinkError> {
+        let file = LetterFile::open(path, committed)?;
+        Ok(Output { file, last: None, reasons: Vec::new() })
+    }
+
+    /// Writes a letter, unless the record has one for this reason, or enough for others.
+    fn write(&mut self, at: &Place<'_>, code: Option<&str>, reason: &str) {
+        let Place { source, offset, record } = *at;
+        let is_same = self.last.as_ref().is_some_and(|(s, o)| s == source && *o == offset);
+        if !is_same {
+            self.last = Some((source.to_owned(), offset));
+            self.reasons.clear();
+        }
+        if self.reasons.len() >= LETTERS_A_RECORD || self.reasons.iter().any(|r| r == reason) {
+            return;
+        }
+        self.reasons.push(reason.to_owned());
+        Letter::write(self.file.pending(), source, offset, code, reason, record);
+    }
 }
 
 impl Letters {
     pub(super) fn open(folder: &Path, lane: u32, state: &LaneState) -> Result<Self, SinkError> {
         let file = format!("lane-{lane}.ndjson");
         Ok(Letters {
-            late: LetterFile::open(&folder.join("late").join(&file), state.late_bytes)?,
-            dead: LetterFile::open(&folder.join("dead").join(&file), state.dead_bytes)?,
+            late: Output::open(&folder.join("late").join(&file), state.late_bytes)?,
+            dead: Output::open(&folder.join("dead").join(&file), state.dead_bytes)?,
         })
     }
 
@@ -24,19 +57,17 @@ impl Letters {
             "max_facts" => "the request has more than [join] max_facts events in this epoch",
             _ => "an epoch that it counts in, or could match in, is closed in this lane",
         };
-        let Place { source, offset, record } = *at;
-        Letter::write(self.late.pending(), source, offset, Some(code), reason, record);
+        self.late.write(at, Some(code), reason);
     }
 
     pub(super) fn dead(&mut self, at: &Place<'_>, reason: &str) {
-        let Place { source, offset, record } = *at;
-        Letter::write(self.dead.pending(), source, offset, None, reason, record);
+        self.dead.write(at, None, reason);
     }
 
     /// Makes durable what was written, and notes in the state how far that is.
     pub(super) fn sync(&mut self, state: &mut LaneState) -> Result<(), SinkError> {
-        state.late_bytes = self.late.sync()?;
-        state.dead_bytes = self.dead.sync()?;
+        state.late_bytes = self.late.file.sync()?;
+        state.dead_bytes = self.dead.file.sync()?;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn read(
         }
         return Err(too_large(limit));
     }
-    let room = room(app, length.unwrap_or(limit))?;
+    let room = room(app, length.unwrap_or(limit).saturating_mul(app.memory_factor))?;
     let mut bytes = Vec::with_capacity(length.unwrap_or(0));
     match timeout(ARRIVAL, fill(&mut body, &mut bytes, limit)).await {
         Ok(Ok(true)) => Ok((bytes, room)),

@@ -6,6 +6,7 @@
 
 use marquee_model::CellKey;
 use marquee_pipeline::lane::CellView;
+use std::hash::{DefaultHasher, Hasher};
 
 /// The part of a cell's key that all its lanes share.
 pub(super) fn cell(epoch_ms: i64, epoch_start_ms: i64, slice: &str, video: &str) -> Vec<u8> {
@@ -34,11 +35,13 @@ pub(super) fn counts(cell_key: &CellView<'_>, lane: u32) -> Vec<u8> {
 /// that the batch covers and of the content, so that a replay mostly overwrites itself and nobody
 /// can overwrite another's.
 pub(super) fn chunk(counts_key: &[u8], side: u8, batch_name: u64, content: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(counts_key.len() + 13);
+    let mut hasher = DefaultHasher::new(); // its keys are fixed: the same content, the same name
+    hasher.write(content);
+    let mut key = Vec::with_capacity(counts_key.len() + 17);
     key.extend_from_slice(counts_key);
     key.push(side);
     key.extend_from_slice(&batch_name.to_be_bytes());
-    key.extend_from_slice(&crc32fast::hash(content).to_be_bytes());
+    key.extend_from_slice(&hasher.finish().to_be_bytes());
     key
 }
 
