@@ -122,3 +122,11 @@ fn the_whole_file_in_the_documents_is_good() {
     assert!(whole.lines().count() > 30, "the whole file is the longest block");
     check_text(whole).0.expect_code(0);
 }
+
+#[test]
+fn a_bad_expression_is_listed_beside_other_faults() {
+    let text = "[join]\nwithin = \"1hour\"\n[impressions]\nfilter = 'video =='\n\
+                [plays]\nattributes = { n = \"number\" }\nfilter = 'n > 3'\n";
+    // The filter of plays is not judged: what is wrong there is the type of `n`.
+    refused(text, &[2, 4, 6]);
+}

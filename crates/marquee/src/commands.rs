@@ -10,6 +10,8 @@ mod trends;
 
 pub use failure::Failure;
 
+use crate::config::{Config, Fault};
+use crate::wiring;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -53,8 +55,25 @@ struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    fn load(&self) -> Result<crate::config::Config, Failure> {
-        crate::config::Config::load(&self.config).map_err(Failure::Config)
+    /// Reads the configuration, or finds everything that is wrong with it, expressions included.
+    fn load(&self) -> Result<Config, Failure> {
+        let (config, mut faults) =
+            Config::load_with_faults(&self.config).map_err(Failure::Config)?;
+        if faults.is_empty() {
+            return Ok(config);
+        }
+        if let Err(Failure::Config(more)) = wiring::plan(&config) {
+            // Where the attributes are wrong, expressions that use them are not judged.
+            let is_judged = |fault: &Fault| {
+                let section = fault.key.split('.').next().unwrap_or_default();
+                let attributes = format!("{section}.attributes");
+                !faults.iter().any(|f| f.key == fault.key || f.key.starts_with(&attributes))
+            };
+            let more: Vec<Fault> = more.into_iter().filter(is_judged).collect();
+            faults.extend(more);
+            faults.sort_by_key(|fault| fault.line);
+        }
+        Err(Failure::Config(faults))
     }
 }
 

@@ -16,9 +16,19 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the file, in the order of its lines; never an empty list.
     pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
+        let (config, faults) = Config::load_with_faults(path)?;
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    /// Reads a file as far as it can be read: where there are faults, the configuration is only
+    /// good for finding more of them.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no TOML.
+    pub fn load_with_faults(path: &Path) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
         let file_name = path.display().to_string();
         let text = text_of(path).map_err(|fault| vec![fault])?;
-        Config::parse(&text, &file_name, path.parent().unwrap_or(Path::new("")))
+        checked(&text, &file_name, path.parent().unwrap_or(Path::new("")))
     }
 
     /// Reads a text as if it stood in a file of that name in that folder.
@@ -26,12 +36,21 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Config, Vec<Fault>> {
-        let (config, findings) = walk(text, file_name, base_dir).map_err(|fault| vec![*fault])?;
-        let mut faults = findings.faults;
-        faults.extend(check::faults(&config, &faults));
-        faults.sort_by_key(|fault| fault.line);
+        let (config, faults) = checked(text, file_name, base_dir)?;
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
+}
+
+fn checked(
+    text: &str,
+    file_name: &str,
+    base_dir: &Path,
+) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
+    let (config, findings) = walk(text, file_name, base_dir).map_err(|fault| vec![*fault])?;
+    let mut faults = findings.faults;
+    faults.extend(check::faults(&config, &faults));
+    faults.sort_by_key(|fault| fault.line);
+    Ok((config, faults))
 }
 
 /// Goes through a text; the result is only good where nothing was found wrong.
