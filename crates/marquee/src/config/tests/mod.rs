@@ -255,11 +255,11 @@ counts  distinct requests for each video, epoch and slice
 
 state   of an epoch goes 70m after its end (within 1h + early 0s + lateness 10m),
           by event time as 16 requests agree; a silent topic is waited for 1h
-          at most 10,000 facts for each request
+          at most 10,000 impressions and as many plays for each request and epoch
 
 stores  counts and members in /etc/m/data/store, kept for ever
 
-runs    one thread for each core, batches of 250ms or 200,000 events, 1GiB of memory for state
+runs    one thread for each core, batches of 250ms or 200,000 events, 1GiB of memory for a backfill
 
 serves  http://127.0.0.1:8080, events in bodies of up to 4MiB
 "#,
