@@ -38,7 +38,7 @@ impl Pattern {
             return Err("the pattern repeats too much: it would be too large".to_owned());
         }
         let compiled = regex::RegexBuilder::new(source).size_limit(COMPILED_BYTES_MAX).build();
-        compiled.map(Pattern::General).map_err(|error| error.to_string())
+        compiled.map(Pattern::General).map_err(|error| in_one_line(&error))
     }
 
     pub(crate) fn is_match(&self, text: &str) -> Result<bool, EvalError> {
@@ -58,6 +58,13 @@ impl Literal {
             (false, false) => text.contains(&*self.text),
         }
     }
+}
+
+/// What is wrong, without the drawing of the place.
+fn in_one_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 /// The pattern as literals, if it is nothing else: `a|b`, `^a`, `b$`, `^(a|b)$`.

@@ -20,6 +20,9 @@ pub fn plan(config: &Config) -> Result<Plan, Failure> {
     let impressions = stream_plan(config, Kind::Impression, &mut faults);
     let plays = stream_plan(config, Kind::Play, &mut faults);
     let (Some(impressions), Some(plays)) = (impressions, plays) else {
+        // The transform is compiled for both streams: what is wrong in both is said once.
+        faults.sort_by(|a, b| (a.line, &a.key, &a.found).cmp(&(b.line, &b.key, &b.found)));
+        faults.dedup_by(|a, b| a.key == b.key && a.found == b.found);
         return Err(Failure::Config(faults));
     };
     Ok(Plan {
@@ -67,7 +70,7 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
     let section = kind.plural();
     let before = faults.len();
     let mut fault = |key: String, expression: &Expression, error: ExprError| {
-        let found = format!("{} ({error})", expression.source);
+        let found = format!("{} ({error})", shown(&expression.source));
         faults.push(config.fault_at(
             expression.line,
             &key,
@@ -119,6 +122,15 @@ fn stream_plan(config: &Config, kind: Kind, faults: &mut Vec<Fault>) -> Option<S
             ));
             None
         }
+    }
+}
+
+/// An expression in one line, cut where it is long.
+fn shown(source: &str) -> String {
+    let line = source.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(200) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
     }
 }
 

@@ -203,7 +203,7 @@ impl<'a> Scan<'a> {
         let is_plain = (1..=18).contains(&digits)
             && (self.bytes[start] != b'0' || (digits == 1 && !is_negative))
             && !matches!(self.peek(), b'.' | b'e' | b'E');
-        is_plain.then_some(if is_negative { -number } else { number })
+        is_plain.then_some(if is_negative { number.wrapping_neg() } else { number })
     }
 
     /// Any number that nobody wants.
