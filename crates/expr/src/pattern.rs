@@ -64,7 +64,7 @@ impl Literal {
 fn in_one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
-    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+    format!("no valid regex: {}", last.strip_prefix("error: ").unwrap_or(last))
 }
 
 /// The pattern as literals, if it is nothing else: `a|b`, `^a`, `b$`, `^(a|b)$`.
