@@ -1,13 +1,15 @@
 //! One entry for every chore of this workspace: `cargo xtask <chore>`.
 //!
 //! [`test`] is what a developer runs before a commit and what CI runs, the same steps in the same
-//! order; [`tidy`] and [`licenses`] check what no compiler checks; [`bench`] measures. Nothing here
-//! installs anything on the machine: `.ci/run` does that.
+//! order; [`tidy`] and [`licenses`] check what no compiler checks; [`bench`] measures; [`services`]
+//! runs real servers. Nothing here installs anything on the machine: `.ci/run` does that. What
+//! [`services`] fetches stays in a cache folder.
 
 mod bench;
 mod licenses;
 mod process;
 mod report;
+mod services;
 mod test;
 mod tidy;
 mod tree;
@@ -37,6 +39,8 @@ enum Chore {
     Fmt,
     /// Measure speed and memory against DuckDB, the core alone and the collector
     Bench(bench::Arguments),
+    /// Start, stop and install real servers: a Kafka broker, a fault proxy
+    Services(services::Arguments),
 }
 
 fn main() -> Result<ExitCode> {
@@ -46,6 +50,7 @@ fn main() -> Result<ExitCode> {
         Chore::Licenses => licenses::run()?.is_passed(),
         Chore::Fmt => process::cargo(&["fmt", "--all"]).status()?.success(),
         Chore::Bench(arguments) => bench::run(&arguments)?,
+        Chore::Services(arguments) => services::run(&arguments).map(|()| true)?,
     };
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 /// For each crate the crates of this workspace that it may use. Crates that are not listed may use
 /// all but [`ORACLE`].
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("marquee-model", &[]),
     ("marquee-expr", &[]),
     ("marquee-pipeline", &["marquee-model", "marquee-expr"]),
@@ -29,6 +29,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
         ],
     ),
     ("marquee-oracle", &[]),
+    ("marquee-services", &[]),
 ];
 
 /// It shares no code with what it judges, and nothing but tests uses it.
@@ -118,6 +119,7 @@ mod tests {
             ("marquee-server", "[dependencies]\nx = { package = 'marquee', path = '../marquee' }"),
             ("marquee", "[dependencies]\nmarquee-oracle.workspace = true"),
             ("marquee-oracle", "[dependencies]\nmarquee-model.workspace = true"),
+            ("marquee-services", "[dependencies]\nmarquee.workspace = true"),
         ] {
             assert_eq!(of(package, rest).len(), 1, "{package}: {rest}");
         }

@@ -1,0 +1,40 @@
+//! Real servers for tests and for people: a [`Kafka`] broker and [`Toxiproxy`], a proxy that makes
+//! connections slow, cut or dead.
+//!
+//! Tests start their own, on free ports and in temporary folders; those go with the test, even if it
+//! is killed. People start them by `cargo xtask services`, on fixed ports and with data that stays:
+//! that is [`background`]. Neither needs a container engine: the servers are fetched from the
+//! package registries of their languages, once, into the folder that [`home`] names.
+//!
+//! Everything listens on loopback only. Nothing of the product uses this crate.
+//!
+//! ```no_run
+//! use marquee_services::{Kafka, KafkaOptions, Toxiproxy, free_port};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let before = free_port();
+//! let advertised = Some(format!("127.0.0.1:{before}"));
+//! let mut kafka = Kafka::start(KafkaOptions { advertised, ..KafkaOptions::default() })?;
+//! let toxiproxy = Toxiproxy::start()?;
+//! toxiproxy.proxy("kafka", before, &kafka.bootstrap())?;
+//! toxiproxy.toxic("kafka", r#"{"type": "latency", "attributes": {"latency": 500}}"#)?;
+//! kafka.kill();
+//! kafka.start_again()?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod background;
+mod home;
+mod install;
+mod kafka;
+mod ports;
+mod process;
+mod tools;
+mod toxiproxy;
+
+pub use home::home;
+pub use install::{Service, missing_for_kafka, missing_for_toxiproxy};
+pub use kafka::{Kafka, KafkaOptions};
+pub use ports::free_port;
+pub use toxiproxy::Toxiproxy;
