@@ -42,7 +42,7 @@ enum Command {
     Trends(trends::Arguments),
     /// Check a configuration and show what it means
     Check(check::Arguments),
-    /// Write invented impressions and plays, the same for the same flags on every machine
+    /// Write invented impressions and plays to files or Kafka, the same for the same flags
     Generate(generate::Arguments),
 }
 

@@ -7,5 +7,6 @@
 pub mod commands;
 pub mod config;
 pub mod generate;
+mod log;
 pub mod service;
 pub mod wiring;

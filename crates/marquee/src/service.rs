@@ -2,12 +2,12 @@
 
 use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind};
+use crate::log::{self, Log};
 use crate::wiring;
 use marquee_runtime::lanes::{Lanes, LanesSettings};
 use marquee_server::Parts;
 use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE};
-use marquee_sources::embedded::{EmbeddedLog, LogError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,11 +54,14 @@ impl Stopper {
 impl Service {
     /// Starts everything that the configuration names, and listens.
     pub fn start(config: &Config) -> Result<Self, Failure> {
-        let plan = Arc::new(wiring::plan(config)?);
+        let plan = wiring::plan(config)?;
         refuse_unbuilt(config)?;
+        // The embedded log must not be made where the store refuses; Kafka says how many lanes
+        // there are.
+        let (plan, cluster) = log::connect(config, plan)?;
         let store = open_store(config, &plan)?;
-        let log =
-            EmbeddedLog::open(&config.log.path, &plan.topics(), plan.lanes).map_err(log_failure)?;
+        let plan = Arc::new(plan);
+        let log = Log::open(config, &plan, cluster)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -73,10 +76,10 @@ impl Service {
         let address = listener.local_addr().map_err(Failure::failed)?;
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
-        let lanes = start_lanes(config, &plan, &log, &store, &stop);
+        let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
         let parts = Parts {
             plan,
-            log,
+            log: log.appender(),
             store: store.clone(),
             status: lanes.status().clone(),
             max_body_bytes: config.collector.max_body_bytes,
@@ -149,11 +152,21 @@ pub fn open_store(config: &Config, plan: &marquee_runtime::Plan) -> Result<Embed
     }
 }
 
+/// What this process would count, for a command that only looks: with Kafka it takes the number of
+/// lanes from the store and asks no broker.
+pub fn identity_to_look(config: &Config, plan: &marquee_runtime::Plan) -> Identity {
+    let mut identity = identity(plan);
+    if config.log.kind == LogKind::Kafka {
+        identity.lanes = None;
+    }
+    identity
+}
+
 /// What this process would count.
 pub fn identity(plan: &marquee_runtime::Plan) -> Identity {
     Identity {
         settings: plan.fingerprint.clone(),
-        lanes: plan.lanes,
+        lanes: Some(plan.lanes),
         epochs_ms: plan.settings.epochs_ms.clone(),
         new_id: new_generation_id(),
         new_secret: wiring::secret(),
@@ -170,25 +183,12 @@ pub fn store_failure(error: SinkError) -> Failure {
     }
 }
 
-fn log_failure(error: LogError) -> Failure {
-    match error {
-        LogError::OtherLanes { .. } | LogError::OtherVersion { .. } | LogError::Unusable(_) => {
-            Failure::Usage(error.to_string())
-        }
-        other => Failure::failed(other),
-    }
-}
-
 /// What the configuration can say, but this version does not do.
 pub fn unbuilt(config: &Config) -> Vec<Fault> {
     let fault = |key: &str, found: &str, expected: &str, example: &str| {
         config.fault_at(config.line_of(key), key, found, expected, example)
     };
     let mut faults = Vec::new();
-    if config.log.kind == LogKind::Kafka {
-        let expected = "\"embedded\" (Kafka comes with a later version)";
-        faults.push(fault("log.kind", "\"kafka\"", expected, "\"embedded\""));
-    }
     if config.store.retention_ms.is_some() {
         let expected = "\"\" (everything is kept; retention comes with a later version)";
         faults.push(fault("store.retention", "a duration", expected, "\"\""));
@@ -211,14 +211,16 @@ fn new_generation_id() -> String {
 fn start_lanes(
     config: &Config,
     plan: &Arc<marquee_runtime::Plan>,
-    log: &EmbeddedLog,
+    log: &Log,
     store: &EmbeddedStore,
     stop: &Arc<watch::Sender<Option<Stop>>>,
-) -> Lanes {
+) -> Result<Lanes, Failure> {
     let settings = LanesSettings {
+        name: LanesSettings::name_of(plan),
         plan: plan.clone(),
         secret: store.generation().secret,
-        threads: wiring::threads(config),
+        checks_partitions: config.log.kind == LogKind::Kafka,
+        topic_ids: log.topic_ids(),
         batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
         batch_events: config.runtime.batch_events as usize,
         letters: store.path().to_owned(),
@@ -228,7 +230,8 @@ fn start_lanes(
     let on_failure = move |reason: &str| {
         stop.send_replace(Some(Stop::Failed(reason.to_owned())));
     };
-    Lanes::start(&settings, Arc::new(log.clone()), Arc::new(store.clone()), on_failure)
+    let sources = log.sources(wiring::threads(config))?;
+    Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), on_failure))
 }
 
 async fn wait(mut stopped: watch::Receiver<Option<Stop>>) {

@@ -13,6 +13,7 @@ use marquee_pipeline::prepare;
 use marquee_pipeline::settings as pipeline;
 use marquee_runtime::{Plan, StreamPlan};
 use marquee_sources::json::{self, Decoder, Mapping};
+use marquee_sources::kafka::KafkaOptions;
 
 /// Compiles a configuration. All faults of its expressions are reported together.
 pub fn plan(config: &Config) -> Result<Plan, Failure> {
@@ -31,8 +32,32 @@ pub fn plan(config: &Config) -> Result<Plan, Failure> {
         settings: settings(config),
         max_ahead_ms: config.join.max_ahead_ms,
         lanes: config.log.lanes,
+        partitioner: config.log.partitioner_in_force(),
         fingerprint: config.fingerprint_settings(),
     })
+}
+
+/// A plan for a log whose number of lanes is not in the configuration: that of Kafka.
+pub fn with_lanes(plan: Plan, lanes: u32) -> Plan {
+    let mut fingerprint = plan.fingerprint;
+    fingerprint["lanes"] = lanes.into();
+    Plan { lanes, fingerprint, ..plan }
+}
+
+/// Which Kafka the configuration names.
+pub fn kafka(config: &Config, plan: &Plan) -> KafkaOptions {
+    let section = |topic: String| {
+        let section = if topic == config.impressions.topic { Kind::Impression } else { Kind::Play };
+        (topic, section.plural())
+    };
+    KafkaOptions {
+        brokers: config.log.brokers.clone(),
+        group: config.log.group.clone(),
+        properties: config.log.properties.0.clone(),
+        topics: plan.topics().into_iter().map(section).collect(),
+        with_headers: config.uses_headers(),
+        fetch_memory_bytes: config.log.fetch_memory_bytes,
+    }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -8,13 +8,31 @@
 pub enum Partitioner {
     /// Kafka's Java client (and most others): 32-bit murmur2 with its seed, sign bit cleared.
     Murmur2,
+    /// librdkafka's default for records with a key (`consistent`, `consistent_random`): CRC-32 as
+    /// zlib computes it.
+    Crc32,
+}
+
+impl Partitioner {
+    /// All there are.
+    pub const ALL: [Partitioner; 2] = [Partitioner::Murmur2, Partitioner::Crc32];
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Partitioner::Murmur2 => "murmur2",
+            Partitioner::Crc32 => "crc32",
+        }
+    }
 }
 
 /// The lane of a request: `partitioner(request id) mod lanes`.
+#[inline]
 pub fn lane_of(partitioner: Partitioner, request_id: &[u8], lanes: u32) -> u32 {
     debug_assert!(lanes > 0, "a generation has at least one lane");
     match partitioner {
         Partitioner::Murmur2 => (murmur2(request_id) & 0x7fff_ffff) % lanes,
+        Partitioner::Crc32 => crc32fast::hash(request_id) % lanes,
     }
 }
 
@@ -61,5 +79,12 @@ mod tests {
         ] {
             assert_eq!(murmur2(text.as_bytes()) as i32, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn crc32_is_that_of_zlib() {
+        // The check value of CRC-32/ISO-HDLC, 0xcbf43926 for these digits.
+        assert_eq!(lane_of(Partitioner::Crc32, b"123456789", 1000), 0xcbf4_3926 % 1000);
+        assert_eq!(lane_of(Partitioner::Crc32, b"", 7), 0);
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::join::{Emit, Member};
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use marquee_model::{CellCounts, Side};
+use hashbrown::{HashMap, HashSet, HashTable};
+use marquee_model::{CellCounts, RequestKey, Side};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
@@ -21,6 +21,17 @@ pub struct Aggregate {
     texts: Vec<u8>,
     /// Start and end of each in `texts`.
     requests: Vec<(usize, usize)>,
+    /// What the store holds of cells whose state cannot be rebuilt, because the log has lost what
+    /// it was made of. Empty unless there is a gap.
+    bases: HashMap<(i64, Key), Base, FixedState>,
+}
+
+/// What the store holds of one cell beside what the state proves: impressions, then plays.
+#[derive(Debug, Default)]
+struct Base {
+    members: [HashSet<RequestKey, FixedState>; 2],
+    /// Counts that were served: where members were not kept, only they are known.
+    counts: CellCounts,
 }
 
 /// A member that this batch must write.
@@ -56,6 +67,35 @@ struct Key {
     start_offset_ms: u32,
 }
 
+impl Key {
+    fn of(member: &Member) -> Key {
+        let Member { video, slice, length, start_offset_ms, .. } = *member;
+        Key { video, slice, length, start_offset_ms }
+    }
+}
+
+/// Which cell of one lane, by the numbers of its symbols.
+#[derive(Clone, Copy, Debug)]
+pub struct CellPlace {
+    /// The (longest) epoch.
+    pub epoch: i64,
+    /// Number of the video.
+    pub video: u32,
+    /// Number of the slice.
+    pub slice: u32,
+    /// Index of the length in `Settings::epochs_ms`.
+    pub length: u8,
+    /// Start of the cell's epoch after the start of the longest epoch.
+    pub start_offset_ms: u32,
+}
+
+impl CellPlace {
+    fn key(&self) -> Key {
+        let CellPlace { video, slice, length, start_offset_ms, .. } = *self;
+        Key { video, slice, length, start_offset_ms }
+    }
+}
+
 /// A cell as it stands at the end of a batch. Numbers are those of the lane's symbols.
 #[derive(Clone, Debug)]
 pub struct CellChange {
@@ -88,23 +128,39 @@ impl Aggregate {
             deltas: Vec::new(),
             texts: Vec::new(),
             requests: Vec::new(),
+            bases: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
+    }
+
+    /// Takes what the store holds of a cell whose state cannot be rebuilt, before anything is
+    /// counted in it. Its members are counted once, whether or not they are met again; where the
+    /// store kept none, its counts are what the cell's counts do not fall below.
+    pub fn seed(&mut self, place: &CellPlace, members: [Vec<RequestKey>; 2], counts: CellCounts) {
+        let number = self.cell_of(place.epoch, place.key());
+        let cell = &mut self.epochs.get_mut(&place.epoch).expect("it was just used").cells
+            [number as usize];
+        let base = self.bases.entry((place.epoch, place.key())).or_default();
+        let [impressions, plays] = &mut base.members;
+        impressions.extend(members[0].iter().copied());
+        plays.extend(members[1].iter().copied());
+        base.counts = counts;
+        cell.impressions = impressions.len() as u32;
+        cell.plays = plays.len() as u32;
     }
 
     /// Where the members of one event go. `silent` counts without writing members that are
     /// certain to have been written before.
-    pub fn of_request<'a>(&'a mut self, request_id: &'a str, silent: bool) -> OfRequest<'a> {
-        OfRequest { aggregate: self, request_id, number: None, silent }
+    pub fn of_request<'a>(
+        &'a mut self,
+        request_id: &'a str,
+        request: RequestKey,
+        silent: bool,
+    ) -> OfRequest<'a> {
+        OfRequest { aggregate: self, request_id, request, number: None, silent }
     }
 
-    fn cell(&mut self, member: &Member) -> u32 {
-        let key = Key {
-            video: member.video,
-            slice: member.slice,
-            length: member.length,
-            start_offset_ms: member.start_offset_ms,
-        };
-        let Cells { index, cells } = self.epochs.entry(member.epoch).or_default();
+    fn cell_of(&mut self, epoch: i64, key: Key) -> u32 {
+        let Cells { index, cells } = self.epochs.entry(epoch).or_default();
         let hasher = &self.hasher;
         let hash = hasher.hash_one(key);
         if let Some(&cell) = index.find(hash, |c| cells[*c as usize].key == key) {
@@ -116,8 +172,19 @@ impl Aggregate {
         cell
     }
 
+    /// Whether the store is known to hold this member; from now on it is.
+    #[cold]
+    fn is_based(&mut self, member: &Member, request: RequestKey) -> bool {
+        let Some(base) = self.bases.get_mut(&(member.epoch, Key::of(member))) else { return false };
+        let side = match member.side {
+            Side::Impressions => 0,
+            Side::Plays => 1,
+        };
+        !base.members[side].insert(request)
+    }
+
     fn count(&mut self, member: &Member) -> u32 {
-        let number = self.cell(member);
+        let number = self.cell_of(member.epoch, Key::of(member));
         let cells = &mut self.epochs.get_mut(&member.epoch).expect("it was just used").cells;
         match member.side {
             Side::Impressions => cells[number as usize].impressions += 1,
@@ -143,7 +210,7 @@ impl Aggregate {
         let changed = std::mem::take(&mut self.changed);
         let mut changes = Vec::with_capacity(changed.len());
         for (epoch, number) in changed {
-            let mut change = change_of(epoch, self.epochs[&epoch].cells[number as usize]);
+            let mut change = self.change_of(epoch, self.epochs[&epoch].cells[number as usize]);
             while let Some(delta) = deltas.next_if(|d| (d.epoch, d.cell) == (epoch, number)) {
                 match delta.side {
                     Side::Impressions => change.impressions.push(delta.request),
@@ -177,10 +244,10 @@ impl Aggregate {
 
     /// All cells of open epochs, without requests, ordered by epoch and then in an order that only
     /// depends on the input.
-    pub fn open_cells(&self) -> impl Iterator<Item = CellChange> + '_ {
-        let of_epoch = |(epoch, cells): (&i64, &'_ Cells)| {
+    pub fn open_cells<'a>(&'a self) -> impl Iterator<Item = CellChange> + 'a {
+        let of_epoch = move |(epoch, cells): (&i64, &'a Cells)| {
             let epoch = *epoch;
-            cells.cells.clone().into_iter().map(move |cell| change_of(epoch, cell))
+            cells.cells.iter().map(move |cell| self.change_of(epoch, *cell))
         };
         self.epochs.iter().flat_map(of_epoch)
     }
@@ -190,6 +257,23 @@ impl Aggregate {
         if self.epochs.first_key_value().is_some_and(|(epoch, _)| *epoch < frontier) {
             self.epochs = self.epochs.split_off(&frontier);
         }
+        if !self.bases.is_empty() {
+            self.bases.retain(|(epoch, _), _| *epoch >= frontier);
+        }
+    }
+
+    fn change_of(&self, epoch: i64, cell: Cell) -> CellChange {
+        let Key { video, slice, length, start_offset_ms } = cell.key;
+        let mut counts =
+            CellCounts { impressions: u64::from(cell.impressions), plays: u64::from(cell.plays) };
+        if !self.bases.is_empty()
+            && let Some(base) = self.bases.get(&(epoch, cell.key))
+        {
+            counts.impressions = counts.impressions.max(base.counts.impressions);
+            counts.plays = counts.plays.max(base.counts.plays);
+        }
+        let (impressions, plays) = (Vec::new(), Vec::new());
+        CellChange { epoch, video, slice, length, start_offset_ms, counts, impressions, plays }
     }
 
     /// Cells of open epochs.
@@ -214,18 +298,11 @@ impl Aggregate {
     }
 }
 
-fn change_of(epoch: i64, cell: Cell) -> CellChange {
-    let Key { video, slice, length, start_offset_ms } = cell.key;
-    let counts =
-        CellCounts { impressions: u64::from(cell.impressions), plays: u64::from(cell.plays) };
-    let (impressions, plays) = (Vec::new(), Vec::new());
-    CellChange { epoch, video, slice, length, start_offset_ms, counts, impressions, plays }
-}
-
 /// Receives the members of one event.
 pub struct OfRequest<'a> {
     aggregate: &'a mut Aggregate,
     request_id: &'a str,
+    request: RequestKey,
     /// Its index, once one member has needed it.
     number: Option<u32>,
     silent: bool,
@@ -233,6 +310,9 @@ pub struct OfRequest<'a> {
 
 impl Emit for OfRequest<'_> {
     fn member(&mut self, member: Member) {
+        if !self.aggregate.bases.is_empty() && self.aggregate.is_based(&member, self.request) {
+            return;
+        }
         let cell = self.aggregate.count(&member);
         if self.silent && member.from_open_epochs {
             return;

@@ -4,7 +4,7 @@
 //! what must be written, and after it is durable [`LanePipeline::advance`] lets time move on. A
 //! lane is driven by one thread and shares nothing.
 
-use crate::aggregate::{Aggregate, CellChange};
+use crate::aggregate::{Aggregate, CellChange, CellPlace};
 use crate::chunk;
 use crate::join::{Applied, Event, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use crate::symbols::Symbols;
 use crate::watermark::Watermark;
 use marquee_expr::Value;
-use marquee_model::{CellCounts, RequestHasher};
+use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey};
 
 /// What a generation has settled once and for all about its lanes.
 #[derive(Clone, Debug)]
@@ -180,7 +180,8 @@ impl LanePipeline {
             time_ms,
         };
         let late = join.epochs_needed(event.kind, time_ms).0 < self.join.frontier();
-        let mut members = self.aggregate.of_request(request_id, self.mode == Mode::Rebuilding);
+        let mut members =
+            self.aggregate.of_request(request_id, request, self.mode == Mode::Rebuilding);
         let applied = self.join.apply(&event, &self.symbols, &mut members);
         self.verdict(applied, late)
     }
@@ -235,6 +236,33 @@ impl LanePipeline {
     /// A heartbeat: at `now_ms` a topic had nothing more to read.
     pub fn nothing_to_read(&mut self, topic: usize, now_ms: i64) {
         self.watermark.nothing_to_read(topic, now_ms);
+    }
+
+    /// Takes what the store holds of an open cell, where the log has lost what its state was made
+    /// of: from then on the cell grows by what is not among these members. `texts` are request ids
+    /// as they were written; `counts` were served. Cells that the settings do not have are left.
+    ///
+    /// Call it before the first event. What is counted stays a part of the true sets, but a play
+    /// whose impression was lost cannot be matched: the caller records a gap.
+    pub fn seed(&mut self, cell: &CellKey, members: [Vec<RequestKey>; 2], counts: CellCounts) {
+        let settings = &self.settings.settings;
+        let longest_ms = settings.longest_ms();
+        let epoch = settings.epoch_of(cell.epoch_start_ms);
+        let length = settings.epochs_ms.iter().position(|ms| *ms == cell.epoch_ms);
+        let Some(length) = length.filter(|_| epoch >= self.join.frontier()) else { return };
+        let place = CellPlace {
+            epoch,
+            video: self.symbols.videos.intern(cell.video.as_bytes(), epoch),
+            slice: self.symbols.slices.intern(cell.slice.as_bytes(), epoch),
+            length: length as u8,
+            start_offset_ms: (cell.epoch_start_ms - epoch * longest_ms) as u32,
+        };
+        self.aggregate.seed(&place, members, counts);
+    }
+
+    /// The key that stands for a request id in this generation.
+    pub fn request_key(&self, request_id: &str) -> RequestKey {
+        self.hasher.key_of(request_id)
     }
 
     /// The history has been fed again: the state is whole, and the lane goes on from its commit.

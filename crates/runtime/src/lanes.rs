@@ -1,21 +1,30 @@
 //! The lanes of a running service: one owner thread for several lanes, nothing shared between
 //! lanes but the log and the store.
 //!
+//! Which lanes an owner has is the log's business: all of its share for ever in the embedded log,
+//! what the consumer group says in Kafka. It takes them ([`resume`](self) decides where each goes
+//! on, `rebuild` makes its state whole), works, and gives them up after its last commit.
+//!
 //! An owner works in batches: read, apply, write counts, members and the lane's position as one,
-//! sync once for all its lanes, and only then let time and the visible position move (invariant
-//! LOG: nothing is committed before it is durable).
+//! sync once for all its lanes, and only then let time and the visible position move, and tell the
+//! log (invariant LOG: nothing is committed before it is durable).
 
+mod gaps;
 mod lane;
 mod letters;
+mod misplaced;
+mod note;
 mod rebuild;
+mod resume;
 
 pub use lane::LaneOwner;
 
 use crate::plan::Plan;
 use crate::status::StatusBoard;
 use marquee_sinks::{Sink, SinkError};
-use marquee_sources::Source;
-use marquee_sources::embedded::LogError;
+use marquee_sources::{AssignedLane, Change, Commit, Source, SourceError};
+use note::Note;
+use resume::Resumption;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +34,9 @@ use thiserror::Error;
 
 /// How often an idle owner looks up, so that idle topics and a stop are noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// How long an owner waits for records that are on their way before it looks around.
+const SHORT_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a stop may take to count what was accepted before it.
 const FINISH_WITHIN: Duration = Duration::from_secs(20);
@@ -36,8 +48,6 @@ pub struct LanesSettings {
     pub plan: Arc<Plan>,
     /// The generation's secret.
     pub secret: [u8; 16],
-    /// Owner threads, at least 1.
-    pub threads: usize,
     /// A small batch waits this long for more.
     pub batch_interval: Duration,
     /// Events of a lane in one batch, at most.
@@ -46,6 +56,20 @@ pub struct LanesSettings {
     pub letters: PathBuf,
     /// The clock of this machine, milliseconds since 1970 UTC.
     pub clock: fn() -> i64,
+    /// Whether somebody else places records in lanes, so that each must be looked at.
+    pub checks_partitions: bool,
+    /// Ids of the topics, by topic; empty where the log has none.
+    pub topic_ids: Vec<String>,
+    /// Short name of what is counted, by [`LanesSettings::name_of`]: it tells the commits of this
+    /// generation from those of others.
+    pub name: String,
+}
+
+impl LanesSettings {
+    /// A short name for what a plan counts.
+    pub fn name_of(plan: &Plan) -> String {
+        note::name_of(&plan.fingerprint)
+    }
 }
 
 /// Why an owner cannot go on. The process ends; the log replays.
@@ -53,7 +77,7 @@ pub struct LanesSettings {
 pub enum LaneError {
     /// The log failed.
     #[error(transparent)]
-    Log(#[from] LogError),
+    Log(#[from] SourceError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] SinkError),
@@ -61,7 +85,7 @@ pub enum LaneError {
     #[error(
         "lane {lane} of topic {topic}: the store has counted up to offset {committed}, but the log \
          holds {start} to {end}; the log was replaced or cut. Restore it, or start with a new \
-         [store] path"
+         [store] path (and, with Kafka, a new [log] group)"
     )]
     LogLost {
         /// The lane.
@@ -74,6 +98,46 @@ pub enum LaneError {
         start: u64,
         /// The end of the log.
         end: u64,
+    },
+    /// The group belongs to another generation.
+    #[error(
+        "lane {lane}: the consumer group has committed offsets for settings that count otherwise. \
+         Restore these settings, or give the new ones another [log] group and [store] path"
+    )]
+    OtherGroup {
+        /// The lane.
+        lane: u32,
+    },
+    /// A topic was deleted and made again.
+    #[error(
+        "topic {topic:?} was deleted and created again since offsets were committed (its id was \
+         {was}, now it is {is}): what was counted belongs to the old one. Start a new generation, \
+         with another [log] group and [store] path"
+    )]
+    Recreated {
+        /// Name of the topic.
+        topic: String,
+        /// Its id at the last commit.
+        was: String,
+        /// Its id now.
+        is: String,
+    },
+    /// The producers place requests otherwise than the configuration says.
+    #[error(
+        "lane {lane}: {misplaced} of {checked} events stand in a partition that is not their \
+         request's (first: {example}); a request's events would never meet. {remedy}"
+    )]
+    Misplaced {
+        /// The lane.
+        lane: u32,
+        /// Events in the wrong lane.
+        misplaced: u32,
+        /// Events that were looked at.
+        checked: u32,
+        /// One of them.
+        example: String,
+        /// What to do.
+        remedy: String,
     },
     /// The store holds counts that the log does not prove.
     #[error(
@@ -99,23 +163,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Starts the owners. `on_failure` is called once for each owner that ends with an error or a
-    /// panic, after the board says so.
+    /// Starts an owner for each source. `on_failure` is called once for each owner that ends with
+    /// an error or a panic, after the board says so.
     pub fn start(
         settings: &LanesSettings,
-        log: Arc<dyn Source>,
+        sources: Vec<Box<dyn Source>>,
         store: Arc<dyn Sink>,
         on_failure: impl Fn(&str) + Send + Sync + Clone + 'static,
     ) -> Self {
-        let lanes = settings.plan.lanes;
-        let status = Arc::new(StatusBoard::new(lanes));
+        let status = Arc::new(StatusBoard::new(settings.plan.lanes, sources.len()));
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = settings.threads.clamp(1, lanes as usize);
-        let start = |thread: usize| {
+        let start = |(thread, source): (usize, Box<dyn Source>)| {
             let owner = Owner {
                 settings: settings.clone(),
-                lanes: (0..lanes).filter(|lane| *lane as usize % threads == thread).collect(),
-                log: log.clone(),
+                source,
                 store: store.clone(),
                 status: status.clone(),
                 stop: stop.clone(),
@@ -125,7 +186,7 @@ impl Lanes {
             let run = move || owner.run_to_the_end(&on_failure);
             std::thread::Builder::new().name(name).spawn(run).expect("the system starts threads")
         };
-        let threads = (0..threads).map(start).collect();
+        let threads = sources.into_iter().enumerate().map(start).collect();
         Lanes { stop, threads, status }
     }
 
@@ -150,8 +211,7 @@ impl Lanes {
 /// One owner thread.
 struct Owner {
     settings: LanesSettings,
-    lanes: Vec<u32>,
-    log: Arc<dyn Source>,
+    source: Box<dyn Source>,
     store: Arc<dyn Sink>,
     status: Arc<StatusBoard>,
     stop: Arc<AtomicBool>,
@@ -160,7 +220,7 @@ struct Owner {
 impl Owner {
     /// Runs, and tells of an error or a panic before it ends the thread: a bug ends the process and
     /// the log replays, nothing is swallowed (invariant CONTAINED).
-    fn run_to_the_end(self, on_failure: &impl Fn(&str)) -> Result<(), LaneError> {
+    fn run_to_the_end(mut self, on_failure: &impl Fn(&str)) -> Result<(), LaneError> {
         let status = self.status.clone();
         let fail = |reason: &str| {
             status.fail(reason);
@@ -175,24 +235,23 @@ impl Owner {
         }
     }
 
-    fn run(&self) -> Result<(), LaneError> {
-        let mut lanes = Vec::new();
-        for &lane in &self.lanes {
-            let owner = LaneOwner::resume(lane, &self.settings, &*self.log, &*self.store, &|s| {
-                self.status.set(s);
-                self.stops()
-            })?;
-            let Some(owner) = owner else { return Ok(()) };
-            self.status.set(owner.status(&*self.log));
-            lanes.push(owner);
-        }
-        let mut seen = 0;
+    fn run(&mut self) -> Result<(), LaneError> {
+        let mut lanes: Vec<LaneOwner> = Vec::new();
         while !self.stops() {
-            let counter = self.log.wait_for_data(0, Duration::ZERO);
+            match self.source.change()? {
+                Change::None => {}
+                Change::Assigned(assigned) => lanes = self.take(assigned)?,
+                Change::Revoked => self.give_up(&mut lanes)?,
+            }
+            if lanes.is_empty() {
+                self.source.wait(HEARTBEAT);
+                continue;
+            }
             let started = Instant::now();
-            let full = self.batch(&mut lanes, started)?;
-            if !full {
-                self.rest(started, counter, &mut seen);
+            match self.batch(&mut lanes, started)? {
+                Found::Much => {}
+                Found::Some => self.rest(started),
+                Found::Nothing => self.source.wait(HEARTBEAT),
             }
         }
         self.finish(&mut lanes)
@@ -202,51 +261,164 @@ impl Owner {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// One batch of all lanes, durable on return. Tells whether there is more to do at once.
-    fn batch(&self, lanes: &mut [LaneOwner], started: Instant) -> Result<bool, LaneError> {
-        let mut full = false;
-        for lane in lanes.iter_mut() {
-            full |= lane.read(&*self.log)?;
+    /// Takes lanes: none where that was given up because of a stop or a revocation, which the next
+    /// look at the source finds.
+    fn take(&mut self, mut assigned: Vec<AssignedLane>) -> Result<Vec<LaneOwner>, LaneError> {
+        self.status.give(assigned.iter().map(|lane| lane.lane));
+        let plan = |lane: &AssignedLane| Resumption::of(lane, &self.settings, &*self.store);
+        let mut resumptions = assigned.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+        let from: Vec<_> = resumptions.iter().map(|r| (r.lane, r.from.clone())).collect();
+        self.source.start(&from)?;
+        let mut lanes = Vec::new();
+        for (resumption, assigned) in resumptions.iter_mut().zip(&mut assigned) {
+            let Some(lane) = self.resume(resumption, assigned)? else { return Ok(Vec::new()) };
+            self.status.set(lane.status(&*self.source));
+            lanes.push(lane);
+        }
+        Ok(lanes)
+    }
+
+    /// Resumes one lane. Where the log was trimmed meanwhile, it is planned anew.
+    fn resume(
+        &mut self,
+        resumption: &mut Resumption,
+        assigned: &mut AssignedLane,
+    ) -> Result<Option<LaneOwner>, LaneError> {
+        loop {
+            self.store.add_gaps(&resumption.gaps)?;
+            let (status, stop) = (self.status.clone(), self.stop.clone());
+            let mut report = move |lane: &LaneOwner, source: &mut dyn Source| {
+                status.set(lane.status(source));
+                stop.load(Ordering::Relaxed) || source.is_revoked()
+            };
+            let (settings, store) = (&self.settings, &*self.store);
+            let source = &mut *self.source;
+            match LaneOwner::resume(resumption, settings, source, store, &mut report) {
+                Err(LaneError::Log(SourceError::OutOfRange { topic_index, start, .. }))
+                    if start > assigned.start_offsets[topic_index] =>
+                {
+                    assigned.start_offsets[topic_index] = start;
+                    *resumption = Resumption::of(assigned, settings, store)?;
+                    self.source.seek(resumption.lane, &resumption.from)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Lets all lanes go: everything that was read is durable already.
+    fn give_up(&mut self, lanes: &mut Vec<LaneOwner>) -> Result<(), LaneError> {
+        self.source.flush_commits();
+        self.source.release()?;
+        self.status.take_back(lanes.drain(..).map(|lane| lane.lane));
+        Ok(())
+    }
+
+    /// One batch of all lanes, durable on return.
+    fn batch(&mut self, lanes: &mut [LaneOwner], started: Instant) -> Result<Found, LaneError> {
+        let found = self.read(lanes, started)?;
+        let gaps: Vec<_> = lanes.iter_mut().flat_map(LaneOwner::take_gaps).collect();
+        if !gaps.is_empty() {
+            self.store.add_gaps(&gaps)?;
         }
         let mut commits = Vec::new();
         for lane in lanes.iter_mut() {
-            commits.extend(lane.commit()?);
+            commits.extend(lane.commit(&*self.store)?);
         }
         if !commits.is_empty() {
             self.store.commit(&commits)?;
         }
         drop(commits);
+        self.tell_log(lanes)?;
         for lane in lanes {
             lane.committed(started.elapsed());
-            self.status.set(lane.status(&*self.log));
+            self.status.set(lane.status(&*self.source));
         }
-        Ok(full)
+        Ok(found)
     }
 
-    /// After a stop: counts what the log holds by now, so that everything accepted before the stop
-    /// is in the store when the process ends. Bounded: what is left is counted after the restart.
-    fn finish(&self, lanes: &mut [LaneOwner]) -> Result<(), LaneError> {
-        let ends: Vec<Vec<u64>> = lanes.iter().map(|lane| lane.ends(&*self.log)).collect();
-        let until = Instant::now() + FINISH_WITHIN;
-        let is_behind =
-            |lanes: &[LaneOwner]| lanes.iter().zip(&ends).any(|(lane, ends)| lane.is_behind(ends));
-        while is_behind(lanes) && Instant::now() < until {
-            self.batch(lanes, Instant::now())?;
+    /// Reads until there is nothing more, or the batch is large or old enough.
+    fn read(&mut self, lanes: &mut [LaneOwner], started: Instant) -> Result<Found, LaneError> {
+        let mut found = Found::Nothing;
+        loop {
+            let (mut records, mut is_behind, mut is_full) = (0, false, false);
+            for lane in lanes.iter_mut() {
+                let reading = lane.read(&mut *self.source)?;
+                records += reading.records;
+                is_behind |= reading.is_behind;
+                is_full |= reading.is_full;
+            }
+            if records > 0 {
+                found = Found::Some;
+            }
+            let left = self.settings.batch_interval.saturating_sub(started.elapsed());
+            if is_full || (is_behind && left.is_zero() && records > 0) {
+                return Ok(Found::Much);
+            }
+            if !is_behind || left.is_zero() || self.stops() {
+                return Ok(found);
+            }
+            if records == 0 {
+                self.source.wait(SHORT_WAIT.min(left));
+            }
         }
+    }
+
+    /// What the store holds durably is committed to the log, too.
+    fn tell_log(&mut self, lanes: &[LaneOwner]) -> Result<(), LaneError> {
+        if self.source.ends_with_process() {
+            return Ok(()); // nobody else will ever ask it
+        }
+        let (settings, name) = (&self.settings.plan.settings, &self.settings.name);
+        let commit = |lane: &'_ LaneOwner| Note::text(&lane.state, settings, name);
+        let committed: Vec<&LaneOwner> = lanes.iter().filter(|l| l.was_committed()).collect();
+        let commits: Vec<Commit<'_>> = committed
+            .iter()
+            .map(|lane| Commit {
+                lane: lane.lane,
+                next_offsets: &lane.state.next_offsets,
+                note: commit(lane),
+            })
+            .collect();
+        self.source.commit(&commits)?;
+        Ok(())
+    }
+
+    /// After a stop. Where the log ends with this process, counts what it holds by now, so that
+    /// everything accepted before the stop is in the store when the process ends. Bounded: what is
+    /// left is counted after the restart.
+    fn finish(&mut self, lanes: &mut [LaneOwner]) -> Result<(), LaneError> {
+        if self.source.ends_with_process() {
+            let ends: Vec<_> = lanes.iter().map(|lane| lane.ends(&*self.source)).collect();
+            let until = Instant::now() + FINISH_WITHIN;
+            let is_behind = |lanes: &[LaneOwner]| {
+                lanes.iter().zip(&ends).any(|(lane, ends)| lane.is_behind(ends))
+            };
+            while is_behind(lanes) && Instant::now() < until {
+                self.batch(lanes, Instant::now())?;
+            }
+        }
+        self.source.flush_commits();
         Ok(())
     }
 
     /// Waits until the interval is over, then for data. A steady trickle is thus taken in batches.
-    fn rest(&self, started: Instant, counter: u64, seen: &mut u64) {
-        if *seen < counter {
-            // There was something: give it the rest of the interval to become a batch.
-            let rest = self.settings.batch_interval.saturating_sub(started.elapsed());
-            let until = Instant::now() + rest;
-            while Instant::now() < until && !self.stops() {
-                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(HEARTBEAT));
-            }
-            *seen = counter;
+    fn rest(&mut self, started: Instant) {
+        let until = started + self.settings.batch_interval;
+        while Instant::now() < until && !self.stops() {
+            let left = until.saturating_duration_since(Instant::now());
+            std::thread::sleep(left.min(HEARTBEAT));
         }
-        self.log.wait_for_data(counter, HEARTBEAT);
+        self.source.wait(HEARTBEAT);
     }
+}
+
+/// What a batch found to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// All there was.
+    Some,
+    /// More than one batch takes.
+    Much,
 }

@@ -1,6 +1,6 @@
 //! A checked configuration, compiled: what every driver of the pipeline needs.
 
-use marquee_model::Kind;
+use marquee_model::{Kind, Partitioner};
 use marquee_pipeline::Settings;
 use marquee_pipeline::prepare::Stream;
 use marquee_sources::json::Decoder;
@@ -29,6 +29,8 @@ pub struct Plan {
     pub max_ahead_ms: i64,
     /// Number of lanes.
     pub lanes: u32,
+    /// Which lane a request belongs to.
+    pub partitioner: Partitioner,
     /// Everything that decides what is counted, as JSON: the generation's fingerprint.
     pub fingerprint: serde_json::Value,
 }

@@ -11,8 +11,12 @@ use std::sync::{Mutex, MutexGuard};
 pub struct LaneStatus {
     /// Number of the lane.
     pub lane: u32,
+    /// Whether an owner of this process has the lane. Without one it has no numbers here.
+    pub held: bool,
     /// Whether the state is being rebuilt from the log: results wait until it is whole.
     pub rebuilding: bool,
+    /// While it is being rebuilt: records that were read again, of how many.
+    pub rebuilt_records: (u64, u64),
     /// Next offset to read by topic: everything before it is durable in the store.
     pub next_offsets: Vec<u64>,
     /// End of the log by topic.
@@ -35,6 +39,9 @@ pub struct LaneStatus {
     pub last_batch_seconds: f64,
     /// Records in the last batch.
     pub last_batch_records: u64,
+    /// Records that the lane's position moved on by, per second, over the last ten seconds or so.
+    /// Reading again moves no position.
+    pub records_per_second: f64,
 }
 
 impl LaneStatus {
@@ -54,20 +61,41 @@ pub struct StatusBoard {
 #[derive(Debug, Default)]
 struct Board {
     lanes: Vec<LaneStatus>,
+    /// Owners that have been given no lanes yet, or none again.
+    waiting: usize,
     failure: Option<String>,
 }
 
 impl StatusBoard {
-    /// A board for a number of lanes, all of which are still rebuilding.
-    pub fn new(lanes: u32) -> Self {
-        let lane = |lane| LaneStatus { lane, rebuilding: true, ..LaneStatus::default() };
-        let board = Board { lanes: (0..lanes).map(lane).collect(), failure: None };
-        StatusBoard { inner: Mutex::new(board) }
+    /// A board for a number of lanes, of which a number of owners wait to be given their shares.
+    pub fn new(lanes: u32, owners: usize) -> Self {
+        let lane = |lane| LaneStatus { lane, ..LaneStatus::default() };
+        let lanes = (0..lanes).map(lane).collect();
+        StatusBoard { inner: Mutex::new(Board { lanes, waiting: owners, failure: None }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
         // A board is plain numbers: it is usable whatever happened to whoever held it.
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// An owner was given lanes, which it has to rebuild first.
+    pub fn give(&self, lanes: impl Iterator<Item = u32>) {
+        let mut board = self.lock();
+        board.waiting = board.waiting.saturating_sub(1);
+        for lane in lanes {
+            let status = LaneStatus { lane, held: true, rebuilding: true, ..LaneStatus::default() };
+            board.lanes[lane as usize] = status;
+        }
+    }
+
+    /// An owner has given up its lanes and waits for others.
+    pub fn take_back(&self, lanes: impl Iterator<Item = u32>) {
+        let mut board = self.lock();
+        board.waiting += 1;
+        for lane in lanes {
+            board.lanes[lane as usize] = LaneStatus { lane, ..LaneStatus::default() };
+        }
     }
 
     /// All lanes as they are now.
@@ -95,9 +123,15 @@ impl StatusBoard {
     pub fn reasons_not_ready(&self) -> Vec<String> {
         let board = self.lock();
         let mut reasons: Vec<String> = board.failure.iter().cloned().collect();
+        if board.waiting > 0 {
+            reasons.push("waiting to be given lanes by the consumer group".to_owned());
+        }
         let rebuilding = board.lanes.iter().filter(|lane| lane.rebuilding);
-        reasons
-            .extend(rebuilding.map(|lane| format!("lane {} is rebuilding its state", lane.lane)));
+        reasons.extend(rebuilding.map(|lane| {
+            let (read, all) = lane.rebuilt_records;
+            let share = (100 * read).checked_div(all).map(|p| format!(", {p} % of {all} records"));
+            format!("lane {} is rebuilding its state{}", lane.lane, share.unwrap_or_default())
+        }));
         reasons
     }
 }

@@ -6,7 +6,7 @@ use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::embedded::EmbeddedStore;
-use marquee_sources::embedded::EmbeddedLog;
+use marquee_sources::Appender;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -22,7 +22,7 @@ const TREE_FACTOR: usize = 16;
 
 pub(crate) struct App {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) log: EmbeddedLog,
+    pub(crate) log: Arc<dyn Appender>,
     pub(crate) store: EmbeddedStore,
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) max_body_bytes: usize,

@@ -43,15 +43,15 @@ use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::embedded::EmbeddedStore;
-use marquee_sources::embedded::EmbeddedLog;
+use marquee_sources::Appender;
 use std::sync::Arc;
 
 /// What the server works with.
 pub struct Parts {
     /// What is counted, and how records are read.
     pub plan: Arc<Plan>,
-    /// The log, opened with the topics of [`Plan::topics`] in their order.
-    pub log: EmbeddedLog,
+    /// Takes what is accepted; its topics are those of [`Plan::topics`] in their order.
+    pub log: Arc<dyn Appender>,
     /// The store, which is only read.
     pub store: EmbeddedStore,
     /// What the lanes say of themselves.

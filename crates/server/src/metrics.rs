@@ -65,8 +65,11 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>, headers: HeaderMap) -> i
 
 fn registry(app: &App) -> Registry {
     let mut registry = Registry::with_prefix("marquee");
-    let lanes = app.status.lanes();
+    let mut lanes = app.status.lanes();
     whole(&mut registry, app);
+    held(&mut registry, &lanes);
+    // What another process of the group says of its lanes is not ours to say.
+    lanes.retain(|lane| lane.held);
     positions(&mut registry, app, &lanes);
     state(&mut registry, &lanes);
     counters(&mut registry, &lanes);
@@ -85,6 +88,12 @@ fn whole(registry: &mut Registry, app: &App) {
     registry.register("ready", "1 when all lanes count what arrives", gauge(is_ready));
     let has_failed = app.status.failure().is_some();
     registry.register("failed", "1 when a lane failed and the process ends", gauge(has_failed));
+}
+
+fn held(registry: &mut Registry, lanes: &[LaneStatus]) {
+    let held = per_lane(lanes, |lane| Some(f64::from(u8::from(lane.held))));
+    let help = "1 when an owner of this process has the lane; its other metrics are there then";
+    registry.register("lane_held", help, held);
 }
 
 /// A family with one metric for each lane that has a value.
@@ -108,6 +117,9 @@ fn lane_label(lane: &LaneStatus) -> Labels {
 fn positions(registry: &mut Registry, app: &App, lanes: &[LaneStatus]) {
     let lag = per_lane(lanes, |lane| Some(lane.lag() as f64));
     registry.register("lag_records", "Records in the log that are not counted yet", lag);
+    let rate = per_lane(lanes, |lane| Some(lane.records_per_second));
+    let help = "Records that the lane's position moved on by, per second, over about ten seconds";
+    registry.register("records_per_second", help, rate);
     let topics = app.plan.topics();
     let offsets = |of: fn(&LaneStatus) -> &[u64]| {
         let family = Family::<Labels, Number>::default();

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 /// The lanes, their sums, and how a first event looks.
 pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
-    let lanes = app.status.lanes();
+    let mut lanes = app.status.lanes();
+    lanes.retain(|lane| lane.held);
     let reasons = app.status.reasons_not_ready();
     let now_ms = (app.clock)();
     let sum = |of: fn(&Counters) -> u64| lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>();

@@ -6,6 +6,7 @@
 //! | `lanes` | lane, 4 bytes | the [`LaneState`], as JSON |
 //! | `counts` | cell and lane ([`keys`]) | impressions and plays, 8 bytes each, little-endian |
 //! | `members` | cell, lane, side, name of the chunk | a chunk of request ids |
+//! | `gaps` | the [`Gap`], as JSON | nothing |
 //!
 //! The batches of an owner's lanes and the lanes' states after them are one atomic write, synced
 //! before anybody can read it, so counts, members and position can never disagree; a lost tail of
@@ -18,10 +19,11 @@ mod read;
 pub use generation::{Generation, Identity};
 pub use read::CellQuery;
 
-use crate::{LaneCommit, LaneState, Sink, SinkError};
+use crate::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use marquee_model::{CellCounts, CellKey, Side};
-use std::collections::BTreeMap;
+use marquee_pipeline::chunk::Id;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,7 @@ pub struct EmbeddedStore {
     lanes: Keyspace,
     counts: Keyspace,
     members: Keyspace,
+    gaps: Keyspace,
     generation: Generation,
     /// Whether members are kept, or counts only.
     keeps_members: bool,
@@ -68,6 +71,15 @@ impl EmbeddedStore {
         Self::open(path, identity, keeps_members)
     }
 
+    /// The number of lanes of the store in a folder; `None` where there is no store.
+    pub fn stored_lanes(path: &Path) -> Result<Option<u32>, SinkError> {
+        if !path.join("db").exists() {
+            return Ok(None);
+        }
+        let store = Self::open_any(path, true)?;
+        Ok(generation::read(&store.meta, path)?.map(|generation| generation.lanes))
+    }
+
     fn open_any(path: &Path, keeps_members: bool) -> Result<Self, SinkError> {
         let failed = |error: fjall::Error| match error {
             fjall::Error::Locked => locked(path),
@@ -85,6 +97,7 @@ impl EmbeddedStore {
             lanes: keyspace("lanes")?,
             counts: keyspace("counts")?,
             members: keyspace("members")?,
+            gaps: keyspace("gaps")?,
             path: path.to_owned(),
             generation: Generation::default(),
             keeps_members,
@@ -93,7 +106,8 @@ impl EmbeddedStore {
     }
 
     fn create(&self, identity: &Identity) -> Result<Generation, SinkError> {
-        let generation = Generation::new(identity);
+        let absent = || SinkError::Absent { path: self.path.display().to_string() };
+        let generation = Generation::new(identity).ok_or_else(absent)?;
         self.meta
             .insert(generation::KEY, generation.to_json())
             .and_then(|()| self.db.persist(PersistMode::SyncAll))
@@ -201,6 +215,19 @@ impl Sink for EmbeddedStore {
             }
         })?;
         Ok(cells)
+    }
+
+    fn members_of_lane(&self, lane: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError> {
+        Ok([self.members(cell, lane, Side::Impressions)?, self.members(cell, lane, Side::Plays)?])
+    }
+
+    fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
+        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for gap in gaps {
+            let key = serde_json::to_vec(gap).expect("numbers and texts always serialize");
+            write.insert(&self.gaps, key, []);
+        }
+        write.commit().map_err(|e| failed(&self.path, &e))
     }
 }
 

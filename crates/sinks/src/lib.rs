@@ -6,13 +6,17 @@
 
 pub mod cells;
 pub mod embedded;
+mod gaps;
 pub mod letters;
+
+pub use gaps::Gap;
 
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::LaneBatch;
+use marquee_pipeline::chunk::Id;
 use marquee_pipeline::lane::Counters;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// A store of counts and members.
@@ -32,6 +36,12 @@ pub trait Sink: Send + Sync {
         lane: u32,
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
+
+    /// Both sets of one lane's part of a cell, as far as members are kept: impressions, then plays.
+    fn members_of_lane(&self, lane: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError>;
+
+    /// Remembers for ever that cells may lack members. Durable on return.
+    fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError>;
 }
 
 /// What one lane commits.
@@ -59,6 +69,9 @@ pub struct LaneState {
     pub late_bytes: u64,
     /// The same for the dead-letter output.
     pub dead_bytes: u64,
+    /// Ids of the topics that the offsets belong to, by topic; empty where the log has none.
+    #[serde(default)]
+    pub topic_ids: Vec<String>,
 }
 
 /// A store that cannot go on.

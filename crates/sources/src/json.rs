@@ -31,8 +31,71 @@ pub enum TimeUnit {
     Rfc3339,
 }
 
-/// Names of nested fields, outermost first.
+/// Names of nested fields, outermost first. A first name of `$record` means the record itself and
+/// not its JSON: see [`OfRecord`].
 pub type Path = Vec<String>;
+
+/// What a path that begins with `$record` names: something that the log knows about a record.
+/// Files know none of it, so there it is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfRecord {
+    /// `$record.key`, as text.
+    Key,
+    /// `$record.headers.NAME`: the value of the first header of that name, as text.
+    Header(String),
+    /// `$record.time`: the log's own timestamp, milliseconds since 1970 UTC.
+    Time,
+    /// `$record.partition`: the number of the lane.
+    Partition,
+    /// `$record.offset`.
+    Offset,
+}
+
+impl OfRecord {
+    /// The first name of such paths.
+    pub const PREFIX: &str = "$record";
+
+    /// Reads a path. `None`: it is a path in the JSON.
+    ///
+    /// # Errors
+    /// If it begins with `$record` and goes on with something that a record does not have.
+    pub fn of_path(path: &[String]) -> Option<Result<OfRecord, UnknownOfRecord>> {
+        let (first, rest) = path.split_first()?;
+        if first != Self::PREFIX {
+            return None;
+        }
+        let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+        Some(match rest.as_slice() {
+            ["key"] => Ok(OfRecord::Key),
+            ["time"] => Ok(OfRecord::Time),
+            ["partition"] => Ok(OfRecord::Partition),
+            ["offset"] => Ok(OfRecord::Offset),
+            ["headers", name @ ..] if !name.is_empty() => Ok(OfRecord::Header(name.join("."))),
+            _ => Err(UnknownOfRecord),
+        })
+    }
+
+    fn raw<'a>(&self, meta: &RecordMeta<'a>) -> Raw<'a> {
+        let number = |number: Option<i64>| number.map_or(Raw::Missing, Raw::Int);
+        match self {
+            OfRecord::Key => match meta.key {
+                Some(key) => Raw::String(String::from_utf8_lossy(key)),
+                None => Raw::Missing,
+            },
+            OfRecord::Header(name) => {
+                let value = meta.headers.iter().find(|(found, _)| found == name);
+                value.map_or(Raw::Missing, |(_, value)| Raw::String(Cow::Borrowed(value)))
+            }
+            OfRecord::Time => number(meta.record_time_ms),
+            OfRecord::Partition => number(meta.partition.map(i64::from)),
+            OfRecord::Offset => number(meta.offset.and_then(|o| i64::try_from(o).ok())),
+        }
+    }
+}
+
+/// A path names something that a record does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownOfRecord;
 
 /// Where the fields of an event stand in a record.
 #[derive(Clone)]
@@ -62,6 +125,10 @@ pub struct RecordMeta<'a> {
     pub key: Option<&'a [u8]>,
     /// The record's headers.
     pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
+    /// The partition (lane) that it stands in.
+    pub partition: Option<u32>,
+    /// Its offset there.
+    pub offset: Option<u64>,
 }
 
 /// The values of one event, in the slots of [`marquee_pipeline::prepare`].
@@ -74,6 +141,8 @@ pub struct Decoder {
     /// What each slot wants, by the order of `fields`' slots.
     wanted: Vec<Wanted>,
     fields: Fields,
+    /// Slots that are filled from what the log knows, by the order of `fields`' slots.
+    of_record: Vec<(usize, OfRecord)>,
 }
 
 impl Decoder {
@@ -91,7 +160,14 @@ impl Decoder {
         ];
         let attributes = mapping.attributes.iter().zip(&names[3..]);
         wanted.extend(attributes.map(|((declared, _), name)| Wanted::attribute(name, declared)));
-        Decoder { fields: Fields::new(paths()), wanted, mapping }
+        let of_record: Vec<(usize, OfRecord)> = paths()
+            .enumerate()
+            .filter_map(|(slot, path)| Some((slot, OfRecord::of_path(path)?.ok()?)))
+            .collect();
+        if of_record.iter().any(|(slot, of)| (*slot, of) == (2, &OfRecord::Time)) {
+            wanted[2] = Wanted::time(&names[2], TimeUnit::Milliseconds);
+        }
+        Decoder { fields: Fields::new(paths()), wanted, of_record, mapping }
     }
 
     /// Where the fields stand.
@@ -115,10 +191,15 @@ impl Decoder {
             return self.decode_tree(record, meta, &mut each);
         }
         match self.fields.read(record) {
-            Ok(raw) => match self.values(raw.into_iter(), meta) {
-                Ok(values) => each(Ok(&values)),
-                Err(reason) => each(Err(reason)),
-            },
+            Ok(mut raw) => {
+                for (slot, of) in &self.of_record {
+                    raw[*slot] = of.raw(meta);
+                }
+                match self.values(raw.into_iter(), meta) {
+                    Ok(values) => each(Ok(&values)),
+                    Err(reason) => each(Err(reason)),
+                }
+            }
             Err(reason) => each(Err(reason)),
         }
     }
@@ -169,7 +250,12 @@ impl Decoder {
         let mapping = &self.mapping;
         let standard = [&mapping.request_id, &mapping.video, &mapping.time];
         let paths = standard.into_iter().chain(mapping.attributes.iter().map(|(_, path)| path));
-        match self.values(paths.map(|path| Raw::of_tree(find(path))), meta) {
+        let of_record = |slot: usize| self.of_record.iter().find(|(s, _)| *s == slot);
+        let raw = paths.enumerate().map(|(slot, path)| match of_record(slot) {
+            Some((_, of)) => of.raw(meta),
+            None => Raw::of_tree(find(path)),
+        });
+        match self.values(raw, meta) {
             Ok(values) => each(Ok(&values)),
             Err(reason) => each(Err(reason)),
         }

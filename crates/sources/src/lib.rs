@@ -1,59 +1,173 @@
 //! Where records come from. In the order of the data: [`files`] that end and logs that do not (one
-//! folder each, behind the small trait [`Source`]), and the decoding of their records, [`json`].
+//! folder each: [`embedded`], [`kafka`]), and the decoding of their records, [`json`].
+//!
+//! Two small traits are the seam to whoever drives the pipeline: a [`Source`] is one owner thread's
+//! share of a log, and an [`Appender`] takes records for it.
 
 pub mod embedded;
 pub mod files;
 pub mod json;
+pub mod kafka;
 
-use embedded::{EmbeddedLog, LogError, RecordBatch};
+use std::borrow::Cow;
 use std::time::Duration;
+use thiserror::Error;
 
-/// A log of topics, each of which has the same number of lanes.
-pub trait Source: Send + Sync {
-    /// Adds to `into` records of a lane from an offset on, up to the given numbers.
-    fn read(
-        &self,
-        topic: usize,
-        lane: u32,
-        from_offset: u64,
-        max_records: usize,
-        max_bytes: usize,
-        into: &mut RecordBatch,
-    ) -> Result<(), LogError>;
+pub use embedded::NewRecord;
 
-    /// The first offset that is still there.
-    fn start_offset(&self, topic: usize, lane: u32) -> u64;
-
-    /// The offset that the next record will get.
-    fn end_offset(&self, topic: usize, lane: u32) -> u64;
-
-    /// Sleeps until something was appended since the counter stood at `seen`, or until the time is
-    /// over, and returns the counter.
-    fn wait_for_data(&self, seen: u64, timeout: Duration) -> u64;
+/// One record of a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Its offset in its lane of its topic.
+    pub offset: u64,
+    /// The log's own timestamp, milliseconds since 1970 UTC; `None` where it has none.
+    pub record_time_ms: Option<i64>,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its payload; `None` for a null value (Kafka's tombstone), which is no event.
+    pub payload: Option<&'a [u8]>,
+    /// Its headers, where somebody uses them.
+    pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
 }
 
-impl Source for EmbeddedLog {
+/// How much one read may give out.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Only records before this offset.
+    pub before: u64,
+    /// So many records.
+    pub records: usize,
+    /// About so many bytes; the first record is given out whatever its size.
+    pub bytes: usize,
+}
+
+/// A lane that an owner has been given, and what the log knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignedLane {
+    /// The lane.
+    pub lane: u32,
+    /// For each topic the first offset that is still there.
+    pub start_offsets: Vec<u64>,
+    /// For each topic the offset that the next record will get.
+    pub end_offsets: Vec<u64>,
+    /// What was committed with the lane's offsets, by whoever owned it last; one note for each
+    /// topic that has one. Each note tells of all topics.
+    pub notes: Vec<String>,
+}
+
+/// What has changed in an owner's share.
+#[derive(Debug)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// These lanes are its share now, all of them new to it. It calls [`Source::start`] next.
+    Assigned(Vec<AssignedLane>),
+    /// All its lanes are taken away: it finishes what it has read, commits, and calls
+    /// [`Source::release`].
+    Revoked,
+}
+
+/// What an owner tells the log after its results are durable.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The lane.
+    pub lane: u32,
+    /// The next offset to read, by topic.
+    pub next_offsets: &'a [u64],
+    /// What the next owner of the lane needs to know.
+    pub note: String,
+}
+
+/// One owner thread's share of a log of topics, each of which has the same number of lanes.
+///
+/// Which lanes an owner has may change: [`Source::change`] says so between two batches. An owner
+/// reads a lane's topics at the pace that it chooses; what it does not read is not fetched either,
+/// beyond a bound.
+pub trait Source: Send {
+    /// What has changed since the last call.
+    fn change(&mut self) -> Result<Change, SourceError>;
+
+    /// Whether the next [`Source::change`] takes the lanes away: long work can be given up.
+    fn is_revoked(&mut self) -> bool;
+
+    /// Begins to read all assigned lanes, each topic from an offset on.
+    fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError>;
+
+    /// Goes to other offsets of a lane that was started.
+    fn seek(&mut self, lane: u32, from: &[u64]) -> Result<(), SourceError>;
+
+    /// Gives up all lanes.
+    fn release(&mut self) -> Result<(), SourceError>;
+
+    /// Gives out records of a lane that are there, in the order of their offsets, and returns the
+    /// offset before which none is left to read.
     fn read(
-        &self,
+        &mut self,
         topic: usize,
         lane: u32,
-        from_offset: u64,
-        max_records: usize,
-        max_bytes: usize,
-        into: &mut RecordBatch,
-    ) -> Result<(), LogError> {
-        EmbeddedLog::read(self, topic, lane, from_offset, max_records, max_bytes, into)
-    }
+        limit: Limit,
+        each: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<u64, SourceError>;
 
-    fn start_offset(&self, topic: usize, lane: u32) -> u64 {
-        EmbeddedLog::start_offset(self, topic, lane)
-    }
+    /// Whether a read would give something out at once.
+    fn has_data(&self, topic: usize, lane: u32) -> bool;
 
-    fn end_offset(&self, topic: usize, lane: u32) -> u64 {
-        EmbeddedLog::end_offset(self, topic, lane)
-    }
+    /// The offset that the next record will get, as far as is known here and now; the position,
+    /// where everything was read.
+    fn end_offset(&self, topic: usize, lane: u32) -> u64;
 
-    fn wait_for_data(&self, seen: u64, timeout: Duration) -> u64 {
-        EmbeddedLog::wait_for_data(self, seen, timeout)
+    /// Tells the log how far results are durable. May return before the log has taken it.
+    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<(), SourceError>;
+
+    /// Waits until the log has taken what was committed, for a bounded time.
+    fn flush_commits(&mut self);
+
+    /// Sleeps until there is something to read or the share may have changed, at most this long.
+    fn wait(&mut self, timeout: Duration);
+
+    /// Whether a stop reads on to the end of the log: where nobody else will read it.
+    fn ends_with_process(&self) -> bool;
+}
+
+/// Takes records for a log.
+pub trait Appender: Send + Sync {
+    /// Appends records; durable on return.
+    fn append(&self, batch: &[NewRecord<'_>]) -> Result<(), SourceError>;
+}
+
+impl Appender for embedded::EmbeddedLog {
+    fn append(&self, batch: &[NewRecord<'_>]) -> Result<(), SourceError> {
+        embedded::EmbeddedLog::append(self, batch)?;
+        Ok(())
     }
+}
+
+/// A log that cannot go on.
+#[derive(Debug, Clone, Error)]
+pub enum SourceError {
+    /// The embedded log failed.
+    #[error(transparent)]
+    Embedded(#[from] embedded::LogError),
+    /// Kafka failed.
+    #[error(transparent)]
+    Kafka(#[from] kafka::KafkaError),
+    /// What should be read next is not there.
+    #[error(
+        "lane {lane} of topic {topic}: offset {position} should be read next, but the log holds \
+         {start} to {end}"
+    )]
+    OutOfRange {
+        /// The topic's name.
+        topic: String,
+        /// Its index.
+        topic_index: usize,
+        /// The lane.
+        lane: u32,
+        /// What should be read next.
+        position: u64,
+        /// The first offset held.
+        start: u64,
+        /// The offset that the next record will get.
+        end: u64,
+    },
 }

@@ -2,7 +2,7 @@
 
 use super::{ConfigArgument, Failure};
 use crate::config::Config;
-use crate::{service, wiring};
+use crate::{log, service, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
@@ -37,10 +37,11 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
-        let plan = wiring::plan(&config)?;
+        let mut plan = wiring::plan(&config)?;
         self.check()?;
         if self.out.is_none() {
             service::refuse_unbuilt(&config)?;
+            plan = log::lanes_of_store(&config, plan)?;
         }
         let started = Instant::now();
         let dead = match &self.dead {

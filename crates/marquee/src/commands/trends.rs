@@ -2,7 +2,7 @@
 //! open, by that service over HTTP.
 
 use super::{ConfigArgument, Failure};
-use crate::config::{AttributeType, Config};
+use crate::config::{AttributeType, Config, LogKind};
 use crate::{service, wiring};
 use marquee_model::{CellCounts, CellKey, format_time_ms, parse_time_ms};
 use marquee_server::trends::{Page, Slices, Sort, TrendCell, TrendQuery, run};
@@ -62,11 +62,17 @@ impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let plan = wiring::plan(&config)?;
-        let query = self.query(&config)?;
+        let mut query = self.query(&config)?;
         let (path, keeps_members) = (&config.store.path, config.store.members);
-        let identity = service::identity(&plan);
+        let identity = service::identity_to_look(&config, &plan);
         let page = match EmbeddedStore::open_existing(path, &identity, keeps_members) {
-            Ok(store) => run(&store, &query).map_err(Failure::failed)?,
+            Ok(store) => {
+                if config.log.kind == LogKind::Kafka {
+                    // Nobody here knows what other members of the group have counted since.
+                    query.lanes_elsewhere = (0..store.generation().lanes).collect();
+                }
+                run(&store, &query).map_err(Failure::failed)?
+            }
             // A service has it: that one answers. Its address is only believed then, since a
             // service that was killed leaves it behind.
             Err(locked @ SinkError::Locked { .. }) => match owner(&config) {

@@ -24,6 +24,7 @@ impl Default for Log {
             group: "marquee".into(),
             partitioner: Partitioner::Murmur2,
             properties: Properties::default(),
+            fetch_memory_bytes: 128 << 20,
         }
     }
 }

@@ -51,6 +51,10 @@ impl Config {
             "transform": { "video": self.transform.video.source, "slices": slices },
             "aggregate": { "epochs_ms": epochs_ms },
         });
+        if self.log.kind == LogKind::Kafka {
+            // Offsets of one kind of log mean nothing in the other.
+            settings["log"] = json!("kafka");
+        }
         settings.sort_all_objects();
         settings
     }

@@ -43,6 +43,7 @@ pub use sections::{
 pub use value::Properties;
 
 use marquee_model::Kind;
+use marquee_sources::json::OfRecord;
 use std::collections::BTreeMap;
 
 /// A whole configuration, checked. [`Config::default`] is what an empty file says, with the paths
@@ -111,6 +112,22 @@ impl Config {
     /// The file that it was read from, as the user named it.
     pub fn file(&self) -> &str {
         &self.origin.file
+    }
+
+    /// Whether any expression or path looks at the headers of records, which cost time to read.
+    pub fn uses_headers(&self) -> bool {
+        let of_stream = |stream: &Stream| {
+            let attributes = stream.attributes.iter().map(|attribute| &attribute.path);
+            let mut paths =
+                [&stream.request_id, &stream.video, &stream.time].into_iter().chain(attributes);
+            let is_header = |path: &Vec<String>| {
+                matches!(OfRecord::of_path(path), Some(Ok(OfRecord::Header(_))))
+            };
+            paths.any(is_header) || value::identifiers(&stream.filter.source).contains(&"headers")
+        };
+        of_stream(&self.impressions)
+            || of_stream(&self.plays)
+            || value::identifiers(&self.transform.video.source).contains(&"headers")
     }
 
     /// The line of a key, `join.within`; that of its section where the file does not have the key,

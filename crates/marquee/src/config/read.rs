@@ -10,6 +10,7 @@ use super::{
     Origin, Runtime, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
+use marquee_sources::json::OfRecord;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,15 +54,25 @@ fn log(section: &Section<'_>, base_dir: &Path) -> Log {
             .unwrap_or(default.group),
         partitioner: section.choice("partitioner", default.partitioner, names::PARTITIONER),
         properties: Properties(section.item("properties").map(properties).unwrap_or_default()),
+        fetch_memory_bytes: section.size(
+            "fetch_memory",
+            default.fetch_memory_bytes,
+            4 << 20..=1 << 40,
+        ),
     }
 }
 
 /// Settings that the program makes itself, with what to do instead.
-const OWN_PROPERTIES: [(&str, &str); 4] = [
+const OWN_PROPERTIES: [(&str, &str); 9] = [
     ("bootstrap.servers", "write it as `brokers`"),
     ("group.id", "write it as `group`"),
     ("enable.auto.commit", "offsets are committed only after the store has the results"),
     ("enable.auto.offset.store", "offsets are committed only after the store has the results"),
+    ("auto.offset.reset", "an offset that is gone becomes a gap, and no other one is ever guessed"),
+    ("enable.partition.eof", "an idle topic is told from a slow one by it"),
+    ("partition.assignment.strategy", "a lane needs the same partition of both topics: range"),
+    ("group.protocol", "a lane needs the same partition of both topics: the classic protocol"),
+    ("enable.idempotence", "a record that is sent again must not be written twice"),
 ];
 
 fn properties(item: Item<'_>) -> BTreeMap<String, String> {
@@ -95,7 +106,7 @@ fn stream(section: &Section<'_>, kind: &str) -> Stream {
     let rule = "a topic of 1 to 249 of a-z, A-Z, 0-9, dot, underscore and minus";
     let explode = |text: &str| match text {
         "" => Some(None),
-        _ => parse_path(text).map(Some),
+        _ => parse_path(text).filter(|path| OfRecord::of_path(path).is_none()).map(Some),
     };
     Stream {
         topic: section
@@ -113,10 +124,17 @@ fn stream(section: &Section<'_>, kind: &str) -> Stream {
 }
 
 const PATH: &str = "a path: keys with dots between them";
+const OF_RECORD: &str = "$record.key, $record.headers.NAME, $record.time, $record.partition or \
+                         $record.offset, which are known of a record beside its JSON";
 const TYPE: &str = "a type: string, int, double or bool, with ? where it may be absent";
 
 fn path(section: &Section<'_>, key: &'static str, default: Vec<String>) -> Vec<String> {
-    section.parsed(key, PATH, r#""ctx.request.id""#, parse_path).unwrap_or(default)
+    let Some(item) = section.item(key) else { return default };
+    let path = item.parsed(PATH, r#""ctx.request.id""#, parse_path);
+    if let Some(Err(_)) = path.as_deref().and_then(OfRecord::of_path) {
+        return item.refuse(OF_RECORD, r#""$record.key""#, None).unwrap_or(default);
+    }
+    path.unwrap_or(default)
 }
 
 fn expression(section: &Section<'_>, key: &'static str, example: &str) -> Expression {

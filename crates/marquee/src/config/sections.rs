@@ -6,6 +6,7 @@
 //! docs/configuration.md is the same for those who write the file.
 
 use super::value::Properties;
+pub use marquee_model::Partitioner;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -43,6 +44,8 @@ pub struct Log {
     pub partitioner: Partitioner,
     /// Kafka: settings passed to the client as they are.
     pub properties: Properties,
+    /// Kafka: memory for records that were fetched and not read yet, over all partitions, bytes.
+    pub fetch_memory_bytes: u64,
 }
 
 impl Log {
@@ -62,15 +65,6 @@ pub enum LogKind {
     Embedded,
     /// Apache Kafka.
     Kafka,
-}
-
-/// A documented function from a request id to a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Partitioner {
-    /// Kafka's Java client and most others.
-    Murmur2,
-    /// librdkafka's default.
-    Crc32,
 }
 
 /// `[impressions]` and `[plays]`: how one kind of event is found in its records.

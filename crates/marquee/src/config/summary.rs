@@ -38,10 +38,11 @@ impl Config {
                 format!("the embedded log in {}, {} lanes", log.path.display(), log.lanes)
             }
             LogKind::Kafka => format!(
-                "Kafka at {} as group {}, partitions by {}",
+                "Kafka at {} as group {}, partitions by {}, {} fetched ahead",
                 log.brokers,
                 log.group,
-                name_of(names::PARTITIONER, &log.partitioner)
+                name_of(names::PARTITIONER, &log.partitioner),
+                format_size(log.fetch_memory_bytes)
             ),
         }];
         if log.kind == LogKind::Kafka && !log.properties.0.is_empty() {

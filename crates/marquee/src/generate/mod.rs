@@ -11,6 +11,7 @@
 //! - `arrivals`: all requests -> one stream in arrival order, in little memory;
 //! - `json`: an event -> its bytes;
 //! - `files`: the stream -> `impressions.ndjson` and `plays.ndjson`;
+//! - `kafka`: the stream -> the topics of a log;
 //! - `members`: the endless live source.
 //!
 //! **What is drawn.** Requests start evenly over the span (request i of N at a random place of the
@@ -31,6 +32,7 @@ mod arrivals;
 mod draw;
 mod files;
 mod json;
+mod kafka;
 mod late;
 mod members;
 mod request;
@@ -40,6 +42,7 @@ mod tests;
 pub use arrivals::{Arrivals, arrivals};
 pub use files::{Summary, write_files};
 pub use json::GeneratedEvent;
+pub use kafka::{Topics, write_topics};
 pub use members::LiveMembers;
 
 use marquee_model::MAX_EVENT_TIME_MS;
@@ -153,6 +156,9 @@ pub enum GenerateError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The log does not take the events.
+    #[error(transparent)]
+    Log(#[from] marquee_sources::SourceError),
 }
 
 /// An event and the moment at which it reaches the log.

@@ -6,7 +6,7 @@
 
 use super::{CellMembers, Outcome};
 use crate::plan::Plan;
-use marquee_model::{CellCounts, CellKey, Partitioner, Side, format_time_ms, lane_of};
+use marquee_model::{CellCounts, CellKey, Side, format_time_ms, lane_of};
 use marquee_pipeline::chunk::{self, Id};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::{LaneState, Sink, SinkError};
@@ -114,7 +114,7 @@ fn by_lane(plan: &Plan, outcome: Outcome) -> Vec<LaneCells> {
     {
         for (side, ids) in [impressions, plays].into_iter().enumerate() {
             for id in ids {
-                let lane = lane_of(Partitioner::Murmur2, id.to_string().as_bytes(), plan.lanes);
+                let lane = lane_of(plan.partitioner, id.to_string().as_bytes(), plan.lanes);
                 let cells = &mut lanes[lane as usize];
                 match cells.get_mut(&cell) {
                     Some(sides) => sides[side].insert(id),

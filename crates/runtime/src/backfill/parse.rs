@@ -6,7 +6,7 @@ use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
 use super::{Backfill, BackfillError, Summary};
 use crate::plan::Plan;
 use marquee_expr::Value;
-use marquee_model::{Partitioner, RequestHasher, RequestKey, lane_of, parse_uuid};
+use marquee_model::{RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
 use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME};
 use marquee_sources::files::{Chunk, FileSet};
@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
         if parse_uuid(request_id.as_bytes()).is_none() {
             self.shared.remember(request, request_id);
         }
-        let lane = lane_of(Partitioner::Murmur2, request_id.as_bytes(), self.plan.lanes);
+        let lane = lane_of(self.plan.partitioner, request_id.as_bytes(), self.plan.lanes);
         self.epochs_of_lanes[lane as usize].insert(self.plan.settings.epoch_of(time_ms));
     }
 

@@ -1,25 +1,34 @@
 //! One lane: reads its topics in step, feeds the pipeline, and writes what comes out.
 
+use super::gaps::{self, Unread};
 use super::letters::{Letters, Place};
+use super::misplaced::Misplaced;
+use super::resume::Resumption;
 use super::{LaneError, LanesSettings};
 use crate::plan::Plan;
 use crate::status::LaneStatus;
 use marquee_expr::Value;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::{LaneSettings, Verdict};
-use marquee_pipeline::prepare::{DeadReason, TIME};
-use marquee_sinks::{LaneCommit, LaneState};
-use marquee_sources::Source;
-use marquee_sources::embedded::{RecordBatch, RecordRef};
+use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Sink};
 use marquee_sources::json::RecordMeta;
+use marquee_sources::{Limit, Record, Source, SourceError};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Records read at a time from one topic; then the topic that is behind has its turn.
 const TURN_RECORDS: usize = 4096;
 const TURN_BYTES: usize = 4 << 20;
+/// Turns of a lane before the next lane of its owner has its own.
+const TURNS: usize = 8;
 /// Bytes of records in a batch, about: large records make batches of fewer.
 const BATCH_BYTES: usize = 64 << 20;
+/// How long the topic that is behind is waited for while its records are on their way; then the
+/// other one goes on alone, for as long as that one brings nothing.
+const STARVES_AFTER: Duration = Duration::from_millis(500);
+/// Over how long a rate is measured.
+const RATE_OVER: Duration = Duration::from_secs(10);
 
 /// The owner's side of a lane.
 pub struct LaneOwner {
@@ -32,42 +41,76 @@ pub struct LaneOwner {
     pub(super) pipeline: LanePipeline,
     /// Where the lane is: durable up to the last commit, the rest is being worked on.
     pub(super) state: LaneState,
+    /// The store holds results up to here: nothing is written before the lane has come as far.
+    floor: Vec<u64>,
+    /// Whether counts must still be compared with the store's before the first write.
+    pub(super) compares_first: bool,
+    /// Records that are gone unread; what they held is judged by the first record after them.
+    unread: Vec<Unread>,
+    /// Record time of the first record of each topic that was read here.
+    first_record_ms: Vec<Option<i64>>,
     letters: Letters,
+    misplaced: Option<Misplaced>,
     batch_events: usize,
     clock: fn() -> i64,
-    buffer: RecordBatch,
     /// Whether the state differs from what the store holds.
     pub(super) changed: bool,
+    /// Whether the last `commit` gave something to write.
+    is_committing: bool,
     batch_records: u64,
     batch_bytes: usize,
+    /// Since when the topic that is behind has had nothing to give.
+    starving_since: Option<Instant>,
     pub(super) replayed_records: u64,
+    pub(super) rebuild_records: (u64, u64),
+    /// Records that moved the position, and since when they are counted.
+    moved: (u64, Instant),
     progress: LaneStatus,
 }
 
+/// What one call of [`LaneOwner::read`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading {
+    /// Records that were applied.
+    pub(super) records: usize,
+    /// Whether the log holds more.
+    pub(super) is_behind: bool,
+    /// Whether the batch is as large as it may become.
+    pub(super) is_full: bool,
+}
+
 impl LaneOwner {
-    /// A lane whose pipeline stands at `state`, whole or to be rebuilt.
+    /// A lane whose pipeline stands at the resumption's state, whole or to be rebuilt.
     pub(super) fn new(
-        lane: u32,
+        resumption: &Resumption,
         settings: &LanesSettings,
         pipeline: LanePipeline,
-        state: LaneState,
     ) -> Result<Self, LaneError> {
         let topics = settings.plan.topics();
+        let Resumption { lane, state, .. } = resumption;
         Ok(LaneOwner {
-            lane,
+            lane: *lane,
             sources: topics.iter().map(|topic| format!("{topic}/{lane}")).collect(),
+            first_record_ms: vec![None; topics.len()],
             topics,
             plan: settings.plan.clone(),
             pipeline,
-            letters: Letters::open(&settings.letters, lane, &state)?,
-            state,
+            letters: Letters::open(&settings.letters, *lane, state)?,
+            state: state.clone(),
+            floor: resumption.floor.clone(),
+            compares_first: !resumption.is_own && !resumption.is_seeded,
+            unread: resumption.unread.clone(),
+            misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
             clock: settings.clock,
-            buffer: RecordBatch::new(),
             changed: false,
+            is_committing: false,
             batch_records: 0,
             batch_bytes: 0,
+            starving_since: None,
             replayed_records: 0,
+            rebuild_records: (0, 0),
+            moved: (0, Instant::now()),
             progress: LaneStatus::default(),
         })
     }
@@ -82,24 +125,35 @@ impl LaneOwner {
         }
     }
 
-    /// Reads and applies one batch; tells whether there may be more to read at once. Topics that have nothing
-    /// more to read say so to the watermark.
-    pub(super) fn read(&mut self, log: &dyn Source) -> Result<bool, LaneError> {
-        let mut records = 0;
-        self.batch_bytes = 0;
-        while records < self.batch_events && self.batch_bytes < BATCH_BYTES {
+    /// Reads and applies what is there, up to a bound. Topics that have nothing more to read say so
+    /// to the watermark.
+    pub(super) fn read(&mut self, log: &mut dyn Source) -> Result<Reading, LaneError> {
+        let mut reading = Reading::default();
+        for _ in 0..TURNS {
+            reading.is_full = self.is_full();
             let ends = self.ends(log);
-            let at = self.state.next_offsets.clone();
-            let Some(topic) = self.topic_behind(&at, &ends) else { break };
-            records += self.turn(log, topic, at[topic], ends[topic])?;
+            let behind = self.topic_behind(&self.state.next_offsets, &ends);
+            reading.is_behind = behind.is_some();
+            if reading.is_full {
+                break;
+            }
+            let Some(topic) = behind.and_then(|topic| self.readable(topic, log)) else { break };
+            reading.records += self.turn(log, topic)?;
+        }
+        if let Some(misplaced) = &mut self.misplaced {
+            misplaced.refuse()?;
         }
         for topic in 0..self.topics.len() {
-            if self.state.next_offsets[topic] == log.end_offset(topic, self.lane) {
+            let at = self.state.next_offsets[topic];
+            if at >= log.end_offset(topic, self.lane) && !log.has_data(topic, self.lane) {
                 self.pipeline.nothing_to_read(topic, (self.clock)());
             }
         }
-        self.batch_records = records as u64;
-        Ok(records >= self.batch_events || self.batch_bytes >= BATCH_BYTES)
+        Ok(reading)
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch_records as usize >= self.batch_events || self.batch_bytes >= BATCH_BYTES
     }
 
     /// The topic that has records and is behind in event time: the one that is ahead waits, so
@@ -110,53 +164,100 @@ impl LaneOwner {
             .min_by_key(|topic| self.pipeline.progress_ms(*topic))
     }
 
-    /// Reads and applies some records of one topic, and moves the lane's offset.
-    fn turn(
-        &mut self,
-        log: &dyn Source,
-        topic: usize,
-        from: u64,
-        end: u64,
-    ) -> Result<usize, LaneError> {
-        let next = self.apply_from(log, topic, from, end)?;
-        self.state.next_offsets[topic] = next;
-        self.changed = true;
-        Ok((next - from) as usize)
+    /// The topic that is behind, if its records are here. If they are not, they are on their way,
+    /// and the other topic waits for a while: for ever it must not, or a partition that fails
+    /// would stop a lane.
+    fn readable(&mut self, behind: usize, log: &dyn Source) -> Option<usize> {
+        if log.has_data(behind, self.lane) {
+            self.starving_since = None;
+            return Some(behind);
+        }
+        let since = *self.starving_since.get_or_insert_with(Instant::now);
+        let mut topics = 0..self.topics.len();
+        let other = topics.find(|topic| *topic != behind && log.has_data(*topic, self.lane));
+        other.filter(|_| since.elapsed() >= STARVES_AFTER)
     }
 
-    /// Reads and applies records from an offset on, before `end`. Returns the next offset.
+    /// Reads and applies some records of one topic, and moves the lane's offset.
+    fn turn(&mut self, log: &mut dyn Source, topic: usize) -> Result<usize, LaneError> {
+        let from = self.state.next_offsets[topic];
+        let (next, records) = match self.apply_from(log, topic, u64::MAX) {
+            Err(LaneError::Log(SourceError::OutOfRange { start, .. })) if start > from => {
+                self.skip(log, topic, start)?;
+                (start, 0)
+            }
+            other => other?,
+        };
+        if next > from {
+            self.state.next_offsets[topic] = next;
+            self.changed = true;
+            self.moved.0 += next - from;
+        }
+        self.batch_records += records as u64;
+        Ok(records)
+    }
+
+    /// Records that were not read yet have been deleted: goes on behind them, and says so.
+    fn skip(&mut self, log: &mut dyn Source, topic: usize, start: u64) -> Result<(), LaneError> {
+        let from_offset = self.state.next_offsets[topic];
+        tracing::error!(
+            lane = self.lane,
+            topic = self.topics[topic],
+            from_offset,
+            to_offset = start,
+            "the log has deleted records before they were counted: their cells are served as \
+             incomplete. Give the topic a longer retention"
+        );
+        let mut at = self.state.next_offsets.clone();
+        at[topic] = start;
+        log.seek(self.lane, &at)?;
+        self.first_record_ms[topic] = None;
+        self.unread.push(Unread { topic, from_offset, to_offset: start });
+        Ok(())
+    }
+
+    /// Reads and applies records of a topic, before an offset. Returns the next offset and how many
+    /// records there were.
     pub(super) fn apply_from(
         &mut self,
-        log: &dyn Source,
+        log: &mut dyn Source,
         topic: usize,
-        from: u64,
-        end: u64,
-    ) -> Result<u64, LaneError> {
-        let records = TURN_RECORDS.min((end - from) as usize);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        log.read(topic, self.lane, from, records, TURN_BYTES, &mut buffer)?;
-        for record in buffer.iter() {
-            self.record(topic, &record);
-        }
-        self.batch_bytes += buffer.bytes();
-        let next = buffer.last().map_or(from, |record| record.offset + 1);
-        self.buffer = buffer;
-        Ok(next)
+        before: u64,
+    ) -> Result<(u64, usize), LaneError> {
+        let (mut records, mut bytes) = (0, 0);
+        let limit = Limit { before, records: TURN_RECORDS, bytes: TURN_BYTES };
+        let lane = self.lane;
+        let next = log.read(topic, lane, limit, &mut |record| {
+            records += 1;
+            bytes += record.payload.map_or(0, <[u8]>::len);
+            self.record(topic, record);
+        })?;
+        self.batch_bytes += bytes;
+        Ok((next, records))
     }
 
     /// Decodes one record and applies its events.
-    fn record(&mut self, topic: usize, record: &RecordRef<'_>) {
+    fn record(&mut self, topic: usize, record: &Record<'_>) {
+        if self.first_record_ms[topic].is_none() {
+            self.first_record_ms[topic] = record.record_time_ms;
+        }
+        let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
-            record_time_ms: Some(record.record_time_ms),
+            record_time_ms: record.record_time_ms,
             key: record.key,
-            headers: &[],
+            headers: record.headers,
+            partition: Some(self.lane),
+            offset: Some(record.offset),
         };
         let plan = self.plan.clone();
         let mut of_earlier_stream: Option<DeadReason> = None;
         for stream in plan.streams_of(&self.topics[topic]) {
             let mut of_stream = None;
-            stream.decoder.decode(record.payload, &meta, |event| {
+            stream.decoder.decode(payload, &meta, |event| {
+                let event = event.and_then(|values| match self.misplacement(record, values) {
+                    None => Ok(values),
+                    Some(reason) => Err(reason),
+                });
                 let verdict = match event {
                     Ok(values) => {
                         self.pipeline.decoded(1);
@@ -178,6 +279,23 @@ impl LaneOwner {
         }
     }
 
+    /// A record without a value is no event, and nothing else either.
+    #[cold]
+    fn tombstone(&mut self, topic: usize, record: &Record<'_>) {
+        self.pipeline.malformed();
+        let reason = "the record has no value (a tombstone), so it is no event".to_owned();
+        self.letter(topic, record, &Verdict::Dead(DeadReason::Malformed(reason)));
+    }
+
+    /// Why an event cannot be counted in this lane, if its request belongs to another one: its
+    /// other events are there, and in two lanes it would be counted twice (invariant COUNT).
+    #[inline]
+    fn misplacement(&mut self, record: &Record<'_>, values: &[Value<'_>]) -> Option<DeadReason> {
+        let misplaced = self.misplaced.as_mut()?;
+        let Value::String(request_id) = &values[REQUEST_ID] else { return None };
+        misplaced.check(request_id, record.key)
+    }
+
     /// Remembers the first offset of each epoch: a rebuild begins there.
     fn note_offset(&mut self, topic: usize, offset: u64, values: &[Value<'_>], verdict: &Verdict) {
         if matches!(verdict, Verdict::Dead(_) | Verdict::Filtered) {
@@ -190,12 +308,12 @@ impl LaneOwner {
         }
     }
 
-    fn letter(&mut self, topic: usize, record: &RecordRef<'_>, verdict: &Verdict) {
+    fn letter(&mut self, topic: usize, record: &Record<'_>, verdict: &Verdict) {
         if self.pipeline.is_rebuilding() {
             return; // it was written before the commit that is being caught up with
         }
-        let at =
-            Place { source: &self.sources[topic], offset: record.offset, record: record.payload };
+        let payload = record.payload.unwrap_or_default();
+        let at = Place { source: &self.sources[topic], offset: record.offset, record: payload };
         match verdict {
             Verdict::Late(reason) => self.letters.late(&at, reason.code()),
             Verdict::Dead(reason) => self.letters.dead(&at, &reason.to_string()),
@@ -203,8 +321,30 @@ impl LaneOwner {
         }
     }
 
+    /// Whether the store holds results that this lane has not come to yet.
+    pub(super) fn is_below_floor(&self) -> bool {
+        self.state.next_offsets.iter().zip(&self.floor).any(|(next, floor)| next < floor)
+    }
+
+    /// What cells may lack because of records that were gone before they were read. Written before
+    /// anything that is counted after them.
+    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+        let frontier = self.state.frontier;
+        let (plan, lane, now_ms) = (&self.plan, self.lane, (self.clock)());
+        let first_ms = &self.first_record_ms;
+        let gap = |unread: Unread| {
+            let first_ms = first_ms[unread.topic].unwrap_or(now_ms);
+            gaps::of_unread(plan, lane, frontier, &unread, first_ms)
+        };
+        std::mem::take(&mut self.unread).into_iter().filter_map(gap).collect()
+    }
+
     /// What has to be committed, if anything changed. Letters are durable before.
-    pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
+    pub(super) fn commit(&mut self, store: &dyn Sink) -> Result<Option<LaneCommit<'_>>, LaneError> {
+        self.is_committing = false;
+        if self.is_below_floor() {
+            return Ok(None); // invariant COUNT: until then a count could shrink
+        }
         if self.state.frontier != self.pipeline.frontier() {
             self.state.frontier = self.pipeline.frontier();
             self.changed = true;
@@ -213,6 +353,9 @@ impl LaneOwner {
         if !self.changed && !self.pipeline.has_changes() {
             return Ok(None);
         }
+        if std::mem::take(&mut self.compares_first) {
+            self.check_counts(store)?;
+        }
         self.letters.sync(&mut self.state)?;
         self.state.counters = self.pipeline.counters();
         let needed = self.plan.settings.oldest_needed_by(self.state.frontier);
@@ -220,9 +363,15 @@ impl LaneOwner {
             *offsets = offsets.split_off(&needed);
         }
         self.changed = false;
+        self.is_committing = true;
         self.progress.batches += 1;
         let batch = self.pipeline.batch();
         Ok(Some(LaneCommit { lane: self.lane, batch, state: &self.state }))
+    }
+
+    /// Whether the batch that has just become durable held something of this lane.
+    pub(super) fn was_committed(&self) -> bool {
+        self.is_committing
     }
 
     /// The end of each topic.
@@ -237,10 +386,19 @@ impl LaneOwner {
 
     /// What was written is durable: time may move.
     pub(super) fn committed(&mut self, elapsed: Duration) {
+        if self.is_below_floor() {
+            return;
+        }
         self.pipeline.advance();
         if self.batch_records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
             self.progress.last_batch_records = self.batch_records;
+        }
+        (self.batch_records, self.batch_bytes) = (0, 0);
+        let (records, since) = self.moved;
+        if since.elapsed() >= RATE_OVER {
+            self.progress.records_per_second = records as f64 / since.elapsed().as_secs_f64();
+            self.moved = (0, Instant::now());
         }
     }
 
@@ -249,7 +407,9 @@ impl LaneOwner {
         let longest_ms = self.plan.settings.longest_ms();
         LaneStatus {
             lane: self.lane,
+            held: true,
             rebuilding: self.pipeline.is_rebuilding(),
+            rebuilt_records: self.rebuild_records,
             next_offsets: self.state.next_offsets.clone(),
             end_offsets: self.ends(log),
             counters: self.pipeline.counters(),

@@ -1,21 +1,28 @@
-//! Start and restart: the state is rebuilt from the log before anything is counted (invariant
-//! WHOLE).
+//! Start, restart and change of owner: the state is rebuilt from the log before anything is counted
+//! (invariant WHOLE).
 //!
-//! The store says where the lane stands: its position, its frontier, and for each epoch the first
-//! offset that matters. The log is read again from there up to the position. Members of epochs
-//! that were open all the time are certain to be in the store, so they are counted only; the
-//! counts must then be those of the store. Where they are not (a store that lost writes), the
-//! members are written again.
+//! The log is read again from the first offset that matters up to the position. Members of epochs
+//! that were open all the time are certain to be in the store that goes with that position, so they
+//! are counted only; the counts must then be those of the store. Where they are not (a store that
+//! lost writes), or where the store is another one (another member of the group had the lane), the
+//! members are written again. Where the log no longer reaches back, the state is seeded from the
+//! members that the store holds.
 
 use super::lane::LaneOwner;
+use super::resume::Resumption;
 use super::{LaneError, LanesSettings};
-use crate::status::LaneStatus;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::Resume;
-use marquee_sinks::{LaneState, Sink};
+use marquee_sinks::{Sink, SinkError};
 use marquee_sources::Source;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a rebuild sleeps while records are on their way.
+const WAIT: Duration = Duration::from_millis(50);
+/// How often it says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// What the comparison with the store found.
 enum Comparison {
@@ -25,31 +32,27 @@ enum Comparison {
 }
 
 impl LaneOwner {
-    /// Resumes a lane where the store says. `report` is told of progress and answers whether to
-    /// stop; then there is no lane.
+    /// Resumes a lane; the source reads it from where the resumption says. `report` is told of
+    /// progress and answers whether to give up; then there is no lane.
     pub(super) fn resume(
-        lane: u32,
+        resumption: &Resumption,
         settings: &LanesSettings,
-        log: &dyn Source,
+        log: &mut dyn Source,
         store: &dyn Sink,
-        report: &dyn Fn(LaneStatus) -> bool,
+        report: &mut dyn FnMut(&LaneOwner, &mut dyn Source) -> bool,
     ) -> Result<Option<Self>, LaneError> {
-        let topics = settings.plan.topics().len();
-        let Some(state) = store.lane_state(lane)? else {
-            let state = LaneState {
-                next_offsets: vec![0; topics],
-                smallest_offsets: vec![BTreeMap::new(); topics],
-                ..LaneState::default()
-            };
+        if resumption.is_new {
             let pipeline = LanePipeline::new(Self::pipeline_settings(settings));
-            return Self::new(lane, settings, pipeline, state).map(Some);
-        };
-        let Some(mut owner) = Self::rebuilt(lane, settings, log, &state, false, report)? else {
-            return Ok(None);
-        };
-        if let Comparison::StoreLacks = owner.compare(store)? {
+            return Self::new(resumption, settings, pipeline).map(Some);
+        }
+        let loudly = !resumption.is_own || resumption.is_seeded;
+        let rebuilt = Self::rebuilt(resumption, settings, log, store, loudly, report)?;
+        let Some(mut owner) = rebuilt else { return Ok(None) };
+        if !loudly && let Comparison::StoreLacks = owner.comparison(store)? {
+            let lane = resumption.lane;
             tracing::warn!(lane, "the store lacks members that the log holds: writing them again");
-            let again = Self::rebuilt(lane, settings, log, &state, true, report)?;
+            log.seek(lane, &resumption.from)?;
+            let again = Self::rebuilt(resumption, settings, log, store, true, report)?;
             let Some(again) = again else { return Ok(None) };
             owner = again;
         }
@@ -57,27 +60,42 @@ impl LaneOwner {
     }
 
     fn rebuilt(
-        lane: u32,
+        resumption: &Resumption,
         settings: &LanesSettings,
-        log: &dyn Source,
-        state: &LaneState,
+        log: &mut dyn Source,
+        store: &dyn Sink,
         loudly: bool,
-        report: &dyn Fn(LaneStatus) -> bool,
+        report: &mut dyn FnMut(&LaneOwner, &mut dyn Source) -> bool,
     ) -> Result<Option<Self>, LaneError> {
+        let state = &resumption.state;
         let resume = Resume { frontier: state.frontier, counters: state.counters };
-        let pipeline = LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
-        let mut owner = Self::new(lane, settings, pipeline, state.clone())?;
-        let mut at = owner.rebuild_from(log)?;
+        let mut pipeline = LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
+        if resumption.is_seeded {
+            seed(&mut pipeline, resumption, settings, store)?;
+        }
+        let mut owner = Self::new(resumption, settings, pipeline)?;
+        let mut at = resumption.from.clone();
         let first: u64 = at.iter().sum();
         let committed = state.next_offsets.clone();
         let records = committed.iter().sum::<u64>() - first;
+        let (started, mut said) = (Instant::now(), Instant::now());
         if records > 0 {
-            tracing::info!(lane, records, "rebuilding the state from the log");
+            tracing::info!(lane = owner.lane, records, "rebuilding the state from the log");
         }
-        while let Some(topic) = owner.topic_behind(&at, &committed) {
-            at[topic] = owner.apply_from(log, topic, at[topic], committed[topic])?;
-            owner.replayed_records = at.iter().sum::<u64>() - first;
-            if report(owner.status(log)) {
+        while let Some(topic) = owner.topic_to_rebuild(log, &at, &committed) {
+            let (next, applied) = owner.apply_from(log, topic, committed[topic])?;
+            if next == at[topic] && applied == 0 {
+                log.wait(WAIT);
+            }
+            at[topic] = next;
+            let read = at.iter().sum::<u64>() - first;
+            owner.replayed_records = read;
+            owner.rebuild_records = (read, records);
+            if said.elapsed() >= SAY_EVERY {
+                said = Instant::now();
+                owner.say(read, records, started.elapsed());
+            }
+            if report(&owner, log) {
                 return Ok(None);
             }
         }
@@ -85,34 +103,29 @@ impl LaneOwner {
         Ok(Some(owner))
     }
 
-    /// For each topic the offset where a rebuild begins.
-    fn rebuild_from(&self, log: &dyn Source) -> Result<Vec<u64>, LaneError> {
-        let needed = self.plan.settings.oldest_needed_by(self.state.frontier);
-        let mut from = Vec::new();
-        for topic in 0..self.topics.len() {
-            let committed = self.state.next_offsets[topic];
-            let smallest =
-                self.state.smallest_offsets[topic].range(needed..).map(|(_, o)| *o).min();
-            let first = smallest.unwrap_or(committed).min(committed);
-            let (start, end) =
-                (log.start_offset(topic, self.lane), log.end_offset(topic, self.lane));
-            if first < start || committed > end {
-                return Err(LaneError::LogLost {
-                    lane: self.lane,
-                    topic: self.topics[topic].clone(),
-                    committed,
-                    start,
-                    end,
-                });
-            }
-            from.push(first);
-        }
-        Ok(from)
+    /// The topic to read next: of those that are not done and have something, the one that is
+    /// behind in event time; if none has, any.
+    fn topic_to_rebuild(&self, log: &dyn Source, at: &[u64], committed: &[u64]) -> Option<usize> {
+        let here = |topic: usize| match log.has_data(topic, self.lane) {
+            true => committed[topic],
+            false => at[topic],
+        };
+        let here: Vec<u64> = (0..at.len()).map(here).collect();
+        self.topic_behind(at, &here).or_else(|| self.topic_behind(at, committed))
+    }
+
+    fn say(&self, read: u64, records: u64, elapsed: Duration) {
+        let left = elapsed.as_secs_f64() * (records - read) as f64 / read.max(1) as f64;
+        tracing::info!(
+            lane = self.lane,
+            "rebuilding the state: {} % of {records} records, about {left:.0} s left",
+            100 * read / records.max(1)
+        );
     }
 
     /// Compares the counts of open epochs with those of the store (invariant COUNT: what is written
     /// from here on must never be lower).
-    fn compare(&self, store: &dyn Sink) -> Result<Comparison, LaneError> {
+    fn comparison(&self, store: &dyn Sink) -> Result<Comparison, LaneError> {
         let frontier_ms = self.state.frontier * self.plan.settings.longest_ms();
         let stored = store.counts_of_lane(self.lane, frontier_ms)?;
         let mut rebuilt: BTreeMap<CellKey, CellCounts> = BTreeMap::new();
@@ -138,4 +151,34 @@ impl LaneOwner {
         let is_equal = stored == rebuilt;
         Ok(if is_equal { Comparison::Equal } else { Comparison::StoreLacks })
     }
+
+    /// Refuses to write counts lower than those of the store.
+    pub(super) fn check_counts(&self, store: &dyn Sink) -> Result<(), LaneError> {
+        self.comparison(store).map(|_| ())
+    }
+}
+
+/// Gives a pipeline what the store holds of its open cells.
+fn seed(
+    pipeline: &mut LanePipeline,
+    resumption: &Resumption,
+    settings: &LanesSettings,
+    store: &dyn Sink,
+) -> Result<(), SinkError> {
+    let (lane, frontier) = (resumption.lane, resumption.state.frontier);
+    let frontier_ms = frontier * settings.plan.settings.longest_ms();
+    let stored = store.counts_of_lane(lane, frontier_ms)?;
+    tracing::warn!(
+        lane,
+        cells = stored.len(),
+        "the log no longer holds all that the open epochs were made of: they go on from the \
+         members in the store, and are served as incomplete. Give the topics a longer retention"
+    );
+    for (cell, counts) in stored {
+        let members = store.members_of_lane(lane, &cell)?;
+        let members =
+            members.map(|ids| ids.iter().map(|id| pipeline.request_key(&id.to_string())).collect());
+        pipeline.seed(&cell, members, counts);
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use super::split;
 use crate::app::App;
 use crate::mapping;
 use marquee_expr::Value;
-use marquee_model::{Kind, Partitioner, lane_of};
+use marquee_model::{Kind, lane_of};
 use marquee_pipeline::prepare::{DeadReason, KEY, Prepared, REQUEST_ID, TIME};
 use marquee_runtime::StreamPlan;
 use marquee_sources::embedded::MAX_RECORD_BYTES;
@@ -140,7 +140,8 @@ impl<'a> Judge<'a> {
         if ahead_ms > max_ahead_ms {
             return Err(DeadReason::TooFarAhead { ahead_ms, max_ahead_ms });
         }
-        let lane = lane_of(Partitioner::Murmur2, request_id.as_bytes(), self.app.plan.lanes);
+        let plan = &self.app.plan;
+        let lane = lane_of(plan.partitioner, request_id.as_bytes(), plan.lanes);
         events.lanes.push(lane);
         let key = events.keys.entry(lane).or_insert_with(|| request_id.to_string());
         // Expressions may look at the key that the record will have.
@@ -163,13 +164,13 @@ impl<'a> Judge<'a> {
             ));
         }
         let Some(other) = self.other else { return Ok(()) };
-        let (mut is_astray, lanes) = (false, self.app.plan.lanes);
+        let (mut is_astray, plan) = (false, &self.app.plan);
         let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
         other.decoder.decode(&record.payload, &meta, |event| {
             if let Ok(values) = event
                 && let Value::String(id) = &values[REQUEST_ID]
             {
-                is_astray |= lane_of(Partitioner::Murmur2, id.as_bytes(), lanes) != record.lane;
+                is_astray |= lane_of(plan.partitioner, id.as_bytes(), plan.lanes) != record.lane;
             }
         });
         match is_astray {

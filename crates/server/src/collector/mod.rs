@@ -30,7 +30,8 @@ use axum::http::header::CONTENT_ENCODING;
 use axum::response::{IntoResponse, Response};
 use judge::{Judge, Record};
 use marquee_model::Kind;
-use marquee_sources::embedded::{LogError, NewRecord};
+use marquee_sources::embedded::LogError;
+use marquee_sources::{NewRecord, SourceError};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -109,7 +110,7 @@ fn append<'r>(
     match app.log.append(&batch) {
         Ok(_) => Ok(()),
         // These would be faults of the collector, which chose the lanes and checked the sizes.
-        Err(error @ (LogError::TooLarge { .. } | LogError::Unusable(_))) => {
+        Err(SourceError::Embedded(error @ (LogError::TooLarge { .. } | LogError::Unusable(_)))) => {
             Err(Problem::bug(&error))
         }
         Err(error) => {

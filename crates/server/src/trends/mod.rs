@@ -25,8 +25,8 @@ pub use cursor::Cursor;
 pub use parameters::{QueryError, canonical_slice};
 
 use marquee_model::{CellCounts, CellKey};
-use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{CellQuery, EmbeddedStore};
+use marquee_sinks::{Gap, Sink, SinkError};
 use order::Best;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -88,6 +88,9 @@ pub struct TrendQuery {
     /// A time near which the newest epochs are to be expected. It decides nothing: newest-first
     /// pages are found faster with it, since older epochs then need not be read.
     pub newest_near_ms: Option<i64>,
+    /// Lanes that another process may be counting now, into its own store: what this store holds
+    /// of their open epochs may lack members.
+    pub lanes_elsewhere: Vec<u32>,
 }
 
 /// One cell as readers see it.
@@ -134,6 +137,7 @@ pub fn run(store: &EmbeddedStore, query: &TrendQuery) -> Result<Page, SinkError>
     let longest_ms = store.generation().epochs_ms()[0];
     // Asked before the cells are read: what was sealed then does not change any more.
     let sealed_before_ms = store.sealed_before_ms()?;
+    let doubts = Doubts::of(store, &query.lanes_elsewhere)?;
     let mut best = Best::new(query.sort, query.limit.map(|limit| limit + 1));
     for (from_ms, to_ms) in windows(query, longest_ms) {
         let slice = match &query.slices {
@@ -154,7 +158,7 @@ pub fn run(store: &EmbeddedStore, query: &TrendQuery) -> Result<Page, SinkError>
     let has_more = query.limit.is_some_and(|limit| rows.len() > limit);
     rows.truncate(query.limit.unwrap_or(usize::MAX));
     let next = rows.last().filter(|_| has_more).map(|row| Cursor::at(query, row).encode());
-    let cell = |row| cell_of(row, longest_ms, sealed_before_ms);
+    let cell = |row| cell_of(row, longest_ms, sealed_before_ms, &doubts);
     let generation = store.generation().id.clone();
     Ok(Page { cells: rows.into_iter().map(cell).collect(), next, generation })
 }
@@ -172,19 +176,43 @@ fn cell_of(
     (key, counts): (CellKey, CellCounts),
     longest_ms: i64,
     sealed_before_ms: i64,
+    doubts: &Doubts,
 ) -> TrendCell {
     // State goes, and epochs are sealed, by the longest length.
     let end_ms = (key.epoch_start_ms.div_euclid(longest_ms) + 1).saturating_mul(longest_ms);
     TrendCell {
+        complete: !doubts.touch(key.epoch_start_ms, key.epoch_ms),
         video: key.video,
         epoch_start_ms: key.epoch_start_ms,
         epoch_ms: key.epoch_ms,
         slice: key.slice,
         impressions: counts.impressions,
         plays: counts.plays,
-        // Until gaps are recorded, a log that lost something refuses to be read at all.
-        complete: true,
         sealed: end_ms <= sealed_before_ms,
+    }
+}
+
+/// Which cells may lack members.
+struct Doubts {
+    gaps: Vec<Gap>,
+    /// Cells that end after this time may be counted elsewhere.
+    elsewhere_from_ms: i64,
+}
+
+impl Doubts {
+    fn of(store: &EmbeddedStore, lanes_elsewhere: &[u32]) -> Result<Doubts, SinkError> {
+        let mut elsewhere_from_ms = i64::MAX;
+        for lane in lanes_elsewhere {
+            let frontier = store.lane_state(*lane)?.map_or(0, |state| state.frontier);
+            let open_ms = frontier.saturating_mul(store.generation().epochs_ms()[0]);
+            elsewhere_from_ms = elsewhere_from_ms.min(open_ms);
+        }
+        Ok(Doubts { gaps: store.gaps()?, elsewhere_from_ms })
+    }
+
+    fn touch(&self, epoch_start_ms: i64, epoch_ms: i64) -> bool {
+        epoch_start_ms.saturating_add(epoch_ms) > self.elsewhere_from_ms
+            || self.gaps.iter().any(|gap| gap.touches(epoch_start_ms, epoch_ms))
     }
 }
 

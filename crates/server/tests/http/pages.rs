@@ -10,6 +10,9 @@ use serde_json::json;
 fn lane(lane: u32) -> LaneStatus {
     LaneStatus {
         lane,
+        held: true,
+        rebuilt_records: (0, 0),
+        records_per_second: 12.5,
         rebuilding: false,
         next_offsets: vec![5, 7],
         end_offsets: vec![6, 9],

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use marquee_expr::{Declared, RecordPredicate, Type};
-use marquee_model::{CellCounts, CellKey, Kind};
+use marquee_model::{CellCounts, CellKey, Kind, Partitioner};
 use marquee_pipeline::Settings;
 use marquee_pipeline::prepare::Stream;
 use marquee_runtime::status::StatusBoard;
@@ -110,21 +110,23 @@ impl Setup {
             settings,
             max_ahead_ms: 600_000,
             lanes: LANES,
+            partitioner: Partitioner::Murmur2,
             fingerprint: self.fingerprint(),
         };
         let log = EmbeddedLog::open(&folder.path().join("log"), &plan.topics(), LANES).unwrap();
         let identity = Identity {
             settings: plan.fingerprint.clone(),
-            lanes: LANES,
+            lanes: Some(LANES),
             epochs_ms: self.epochs_ms,
             new_id: "generation-1".into(),
             new_secret: [7; 16],
         };
         let store = EmbeddedStore::open(&folder.path().join("store"), &identity, true).unwrap();
-        let status = Arc::new(StatusBoard::new(LANES));
+        let status = Arc::new(StatusBoard::new(LANES, 1));
+        status.give(0..LANES);
         let parts = Parts {
             plan: Arc::new(plan),
-            log: log.clone(),
+            log: Arc::new(log.clone()),
             store: store.clone(),
             status: Arc::clone(&status),
             max_body_bytes: self.max_body_bytes,

@@ -16,8 +16,8 @@ const FORMAT: u32 = 1;
 pub struct Identity {
     /// Everything that decides what is counted, as JSON.
     pub settings: Json,
-    /// Number of lanes.
-    pub lanes: u32,
+    /// Number of lanes; `None` takes that of the store, whatever it is.
+    pub lanes: Option<u32>,
     /// Lengths of epochs, longest first.
     pub epochs_ms: Vec<i64>,
     /// Id for a new generation, never used before.
@@ -41,15 +41,16 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(identity: &Identity) -> Self {
-        Generation {
+    /// A new one; `None` where the number of lanes is not known.
+    pub(super) fn new(identity: &Identity) -> Option<Self> {
+        Some(Generation {
             format: FORMAT,
             id: identity.new_id.clone(),
-            lanes: identity.lanes,
+            lanes: identity.lanes?,
             epochs_ms: identity.epochs_ms.clone(),
             secret: identity.new_secret,
             settings: identity.settings.clone(),
-        }
+        })
     }
 
     /// Lengths of epochs, longest first.
@@ -64,10 +65,14 @@ impl Generation {
     /// The generation, if the process counts as it does.
     pub(super) fn checked(self, identity: &Identity, path: &Path) -> Result<Self, SinkError> {
         let mut differences = Vec::new();
-        compare("", &self.settings, &identity.settings, &mut differences);
-        if self.lanes != identity.lanes {
-            differences.push(format!("lanes is {}, was {}", identity.lanes, self.lanes));
+        let mut wanted = identity.settings.clone();
+        match identity.lanes {
+            Some(lanes) if lanes != self.lanes => {
+                differences.push(format!("lanes is {lanes}, was {}", self.lanes));
+            }
+            _ => wanted["lanes"] = self.settings["lanes"].clone(),
         }
+        compare("", &self.settings, &wanted, &mut differences);
         if differences.is_empty() {
             return Ok(self);
         }

@@ -1,7 +1,7 @@
 //! Reading cells and members.
 
 use super::{EmbeddedStore, failed, keys, side_byte};
-use crate::{Sink, SinkError};
+use crate::{Gap, Sink, SinkError};
 use fjall::Readable;
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, Id};
@@ -89,6 +89,18 @@ impl EmbeddedStore {
             chunk::decode_into(&bytes, &mut ids).map_err(|e| self.damaged(&e.to_string()))?;
         }
         Ok(ids)
+    }
+
+    /// All gaps, in no order that means anything.
+    pub fn gaps(&self) -> Result<Vec<Gap>, SinkError> {
+        let mut gaps = Vec::new();
+        for item in self.gaps.iter() {
+            let key = item.key().map_err(|e| failed(&self.path, &e))?;
+            let gap = serde_json::from_slice(&key)
+                .map_err(|e| self.damaged(&format!("a gap is unreadable: {e}")))?;
+            gaps.push(gap);
+        }
+        Ok(gaps)
     }
 
     /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed

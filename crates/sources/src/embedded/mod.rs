@@ -50,6 +50,7 @@ mod lane;
 mod record;
 mod recover;
 mod segment;
+mod source;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -70,6 +71,7 @@ pub use self::{
     error::LogError,
     frame::MAX_RECORD_BYTES,
     record::{NewRecord, Position, RecordBatch, RecordRef},
+    source::EmbeddedSource,
 };
 
 /// A log that this process has open. Clones share it; it closes with the last of them.

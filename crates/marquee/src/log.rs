@@ -1,0 +1,130 @@
+//! The log that the configuration names: a folder of this process, or Kafka.
+
+use crate::commands::Failure;
+use crate::config::{Config, LogKind};
+use crate::wiring;
+use marquee_runtime::Plan;
+use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sources::embedded::{EmbeddedLog, EmbeddedSource, LogError};
+use marquee_sources::kafka::{KafkaAppender, KafkaCluster, KafkaError, KafkaSource};
+use marquee_sources::{Appender, Source};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a start waits for a broker that does not answer.
+const BROKER_PATIENCE: Duration = Duration::from_secs(60);
+const BROKER_PAUSE: Duration = Duration::from_secs(2);
+
+/// An open log.
+pub(crate) enum Log {
+    Embedded { log: EmbeddedLog, topics: usize },
+    Kafka { cluster: KafkaCluster, appender: KafkaAppender },
+}
+
+/// Connects to Kafka, if that is the log, which says how many lanes there are.
+pub(crate) fn connect(
+    config: &Config,
+    plan: Plan,
+) -> Result<(Plan, Option<KafkaCluster>), Failure> {
+    match config.log.kind {
+        LogKind::Embedded => Ok((plan, None)),
+        LogKind::Kafka => {
+            let cluster = cluster(config, &plan)?;
+            Ok((wiring::with_lanes(plan, cluster.lanes()), Some(cluster)))
+        }
+    }
+}
+
+/// The same for a command that does not read the log: a store that is there knows its lanes.
+pub(crate) fn lanes_of_store(config: &Config, plan: Plan) -> Result<Plan, Failure> {
+    if config.log.kind == LogKind::Embedded {
+        return Ok(plan);
+    }
+    let stored = EmbeddedStore::stored_lanes(&config.store.path);
+    match stored.map_err(crate::service::store_failure)? {
+        Some(lanes) => Ok(wiring::with_lanes(plan, lanes)),
+        None => connect(config, plan).map(|(plan, _)| plan),
+    }
+}
+
+/// Waits for a broker to answer: it may be starting, too.
+fn cluster(config: &Config, plan: &Plan) -> Result<KafkaCluster, Failure> {
+    let until = Instant::now() + BROKER_PATIENCE;
+    loop {
+        match KafkaCluster::connect(wiring::kafka(config, plan)) {
+            Ok(cluster) => return Ok(cluster),
+            Err(error @ KafkaError::Unreachable { .. }) if Instant::now() < until => {
+                tracing::warn!("{error}. Trying on for a minute");
+                std::thread::sleep(BROKER_PAUSE);
+            }
+            Err(error) => return Err(kafka_failure(error)),
+        }
+    }
+}
+
+impl Log {
+    /// Opens the log; `cluster` is Kafka as [`connect`] found it.
+    pub(crate) fn open(
+        config: &Config,
+        plan: &Plan,
+        cluster: Option<KafkaCluster>,
+    ) -> Result<Log, Failure> {
+        let topics = plan.topics();
+        let Some(cluster) = cluster else {
+            let log = EmbeddedLog::open(&config.log.path, &topics, plan.lanes);
+            let log = log.map_err(embedded_failure)?;
+            return Ok(Log::Embedded { log, topics: topics.len() });
+        };
+        let properties = &config.log.properties.0;
+        let appender = KafkaAppender::new(&config.log.brokers, properties, &topics);
+        Ok(Log::Kafka { appender: appender.map_err(kafka_failure)?, cluster })
+    }
+
+    /// A share of the log for each of so many owners, or fewer where there are fewer lanes.
+    pub(crate) fn sources(&self, owners: usize) -> Result<Vec<Box<dyn Source>>, Failure> {
+        match self {
+            Log::Embedded { log, topics } => {
+                let shares = EmbeddedSource::shares(log, *topics, owners);
+                Ok(shares.into_iter().map(|share| Box::new(share) as Box<dyn Source>).collect())
+            }
+            Log::Kafka { cluster, .. } => {
+                let owners = owners.clamp(1, cluster.lanes() as usize);
+                let members = KafkaSource::join(cluster, owners).map_err(kafka_failure)?;
+                Ok(members.into_iter().map(|member| Box::new(member) as Box<dyn Source>).collect())
+            }
+        }
+    }
+
+    /// Where the collector writes.
+    pub(crate) fn appender(&self) -> Arc<dyn Appender> {
+        match self {
+            Log::Embedded { log, .. } => Arc::new(log.clone()),
+            Log::Kafka { appender, .. } => Arc::new(appender.clone()),
+        }
+    }
+
+    /// Ids of the topics, where the log has any.
+    pub(crate) fn topic_ids(&self) -> Vec<String> {
+        match self {
+            Log::Embedded { .. } => Vec::new(),
+            Log::Kafka { cluster, .. } => cluster.topic_ids(),
+        }
+    }
+}
+
+fn embedded_failure(error: LogError) -> Failure {
+    match error {
+        LogError::OtherLanes { .. } | LogError::OtherVersion { .. } | LogError::Unusable(_) => {
+            Failure::Usage(error.to_string())
+        }
+        other => Failure::failed(other),
+    }
+}
+
+/// What is wrong with the configuration, or with the world.
+pub(crate) fn kafka_failure(error: KafkaError) -> Failure {
+    match error.is_usage() {
+        true => Failure::Usage(error.to_string()),
+        false => Failure::failed(error),
+    }
+}

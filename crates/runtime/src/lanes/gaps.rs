@@ -1,0 +1,107 @@
+//! Which cells may lack members because records are gone before this lane has counted them, or
+//! before it has rebuilt what it needs of them.
+
+use crate::plan::Plan;
+use marquee_model::Kind;
+use marquee_pipeline::settings::{EpochOfPlay, Impressions};
+use marquee_sinks::{Gap, LaneState};
+
+/// The log has deleted what the lane needs.
+pub(super) const TRIMMED: &str = "trimmed";
+/// Another member of the group has counted it, into its own store.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
+/// Records that are gone and were never read by anybody here: what they held is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) topic: usize,
+    pub(super) from_offset: u64,
+    pub(super) to_offset: u64,
+}
+
+/// The cells of open epochs that may lack members because a rebuild can read a topic only from
+/// `start` on. The index tells which epochs have lost records: those whose first record is gone.
+pub(super) fn of_rebuild(
+    plan: &Plan,
+    lane: u32,
+    state: &LaneState,
+    topic: usize,
+    start: u64,
+) -> Vec<Gap> {
+    let needed = plan.settings.oldest_needed_by(state.frontier);
+    let length_ms = plan.settings.longest_ms();
+    let lost = state.smallest_offsets[topic].range(needed..).filter(|(_, first)| **first < start);
+    let gap = |(epoch, first): (&i64, &u64)| {
+        let lost_ms = (epoch * length_ms, (epoch + 1) * length_ms);
+        let (from_ms, to_ms) = cells_of(plan, topic, lost_ms, state.frontier)?;
+        Some(Gap {
+            lane,
+            topic: plan.topics()[topic].clone(),
+            from_offset: *first,
+            to_offset: start,
+            from_ms,
+            to_ms,
+            reason: TRIMMED.to_owned(),
+        })
+    };
+    lost.filter_map(gap).collect()
+}
+
+/// The same for records that were never read. All that is known of them is that they are older
+/// than the first one that is left, `first_ms`: they were not stamped later than that plus
+/// `lateness` (as far as records are out of order), and no event is further ahead of its record
+/// than `max_ahead`.
+pub(super) fn of_unread(
+    plan: &Plan,
+    lane: u32,
+    frontier: i64,
+    unread: &Unread,
+    first_ms: i64,
+) -> Option<Gap> {
+    let latest_ms = first_ms + plan.settings.lateness_ms + plan.max_ahead_ms;
+    let end_ms = (plan.settings.epoch_of(latest_ms) + 1) * plan.settings.longest_ms();
+    let (from_ms, to_ms) = cells_of(plan, unread.topic, (0, end_ms), frontier)?;
+    Some(Gap {
+        lane,
+        topic: plan.topics()[unread.topic].clone(),
+        from_offset: unread.from_offset,
+        to_offset: unread.to_offset,
+        from_ms,
+        to_ms,
+        reason: TRIMMED.to_owned(),
+    })
+}
+
+/// The stretch of open cells to which events of a stretch of event time may add members, as start
+/// and end; `None` where there is none.
+fn cells_of(plan: &Plan, topic: usize, lost_ms: (i64, i64), frontier: i64) -> Option<(i64, i64)> {
+    let settings = &plan.settings;
+    let (mut from, mut to) = (i64::MAX, i64::MIN);
+    let mut touch = |from_ms: i64, last_ms: i64| {
+        from = from.min(settings.epoch_of(from_ms));
+        to = to.max(settings.epoch_of(last_ms) + 1);
+    };
+    let by_play = settings.epoch_of_play == EpochOfPlay::Play;
+    let (start_ms, last_ms) = (lost_ms.0, lost_ms.1 - 1);
+    for stream in plan.streams_of(&plan.topics()[topic]) {
+        match stream.stream.kind() {
+            Kind::Impression => {
+                touch(start_ms, last_ms);
+                if by_play {
+                    touch(start_ms - settings.early_ms, last_ms + settings.within_ms);
+                }
+            }
+            Kind::Play => {
+                if by_play {
+                    touch(start_ms, last_ms);
+                }
+                if !by_play || settings.impressions == Impressions::Joined {
+                    touch(start_ms - settings.within_ms, last_ms + settings.early_ms);
+                }
+            }
+        }
+    }
+    let from = from.max(frontier);
+    let length_ms = settings.longest_ms();
+    (from < to).then(|| (from * length_ms, to * length_ms))
+}

@@ -1,0 +1,196 @@
+//! Where a lane goes on: decided from what this process's store knows and what was committed to
+//! the log by whoever had the lane last.
+//!
+//! Either one may be ahead: the log, because another process has had the lane meanwhile; the
+//! store, because a process died between writing and committing. Neither is mixed with the other:
+//! a position is only worth something with the frontier and the results that belong to it.
+
+use super::gaps::{self, ELSEWHERE, Unread};
+use super::note::{Note, first_needed};
+use super::{LaneError, LanesSettings};
+use marquee_sinks::{Gap, LaneState, Sink};
+use marquee_sources::AssignedLane;
+use std::collections::BTreeMap;
+
+/// How a lane begins.
+#[derive(Clone, Debug)]
+pub(super) struct Resumption {
+    pub(super) lane: u32,
+    /// Where it goes on.
+    pub(super) state: LaneState,
+    /// Whether there is any history to rebuild.
+    pub(super) is_new: bool,
+    /// Whether the store is where `state` is: then it must hold what the log proves, no more and
+    /// no less.
+    pub(super) is_own: bool,
+    /// The store holds results up to here. Nothing may be written before a lane has come as far: a
+    /// count would shrink.
+    pub(super) floor: Vec<u64>,
+    /// Where reading begins, by topic.
+    pub(super) from: Vec<u64>,
+    /// Cells that may lack members.
+    pub(super) gaps: Vec<Gap>,
+    /// Whether the state cannot be rebuilt whole: it is seeded from the store.
+    pub(super) is_seeded: bool,
+    /// Records that are gone unread.
+    pub(super) unread: Vec<Unread>,
+}
+
+impl Resumption {
+    pub(super) fn of(
+        assigned: &AssignedLane,
+        settings: &LanesSettings,
+        store: &dyn Sink,
+    ) -> Result<Resumption, LaneError> {
+        let own = store.lane_state(assigned.lane)?;
+        let note = best_note(assigned, settings)?;
+        let mut resumption = decide(assigned.lane, own, note, settings);
+        check_topics(&resumption.state, settings)?;
+        resumption.place(assigned, settings)?;
+        Ok(resumption)
+    }
+
+    /// Finds out where reading begins, and what is missing there.
+    fn place(
+        &mut self,
+        assigned: &AssignedLane,
+        settings: &LanesSettings,
+    ) -> Result<(), LaneError> {
+        let plan = &settings.plan;
+        let needed = plan.settings.oldest_needed_by(self.state.frontier);
+        for topic in 0..self.state.next_offsets.len() {
+            let (start, end) = (assigned.start_offsets[topic], assigned.end_offsets[topic]);
+            let committed = self.state.next_offsets[topic];
+            if committed > end {
+                return Err(LaneError::LogLost {
+                    lane: self.lane,
+                    topic: plan.topics()[topic].clone(),
+                    committed,
+                    start,
+                    end,
+                });
+            }
+            let first = first_needed(&self.state, topic, needed);
+            if first < start && first < committed {
+                let gaps = gaps::of_rebuild(plan, self.lane, &self.state, topic, start);
+                self.is_seeded = true;
+                self.gaps.extend(gaps);
+            }
+            if committed < start {
+                let unread = Unread { topic, from_offset: committed, to_offset: start };
+                self.unread.push(unread);
+                self.state.next_offsets[topic] = start;
+            }
+            self.from.push(first.max(start));
+        }
+        Ok(())
+    }
+}
+
+/// The furthest of the notes that are ours.
+fn best_note(assigned: &AssignedLane, settings: &LanesSettings) -> Result<Option<Note>, LaneError> {
+    let topics = settings.plan.topics().len();
+    let mut best: Option<Note> = None;
+    for text in &assigned.notes {
+        let Some(note) = Note::read(text, topics) else {
+            tracing::warn!(
+                lane = assigned.lane,
+                "the group has an offset that marquee did not commit; it is ignored, and the lane \
+                 goes on where its store says, or at the beginning of the log"
+            );
+            continue;
+        };
+        if note.settings != settings.name {
+            return Err(LaneError::OtherGroup { lane: assigned.lane });
+        }
+        let sum = |note: &Note| note.next.iter().sum::<u64>();
+        if best.as_ref().is_none_or(|best| sum(best) < sum(&note)) {
+            best = Some(note);
+        }
+    }
+    Ok(best)
+}
+
+fn check_topics(state: &LaneState, settings: &LanesSettings) -> Result<(), LaneError> {
+    let topics = settings.plan.topics();
+    for ((was, is), topic) in state.topic_ids.iter().zip(&settings.topic_ids).zip(topics) {
+        if !was.is_empty() && !is.is_empty() && was != is {
+            return Err(LaneError::Recreated { topic, was: was.clone(), is: is.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Chooses between what the store knows and what the group was told.
+fn decide(
+    lane: u32,
+    own: Option<LaneState>,
+    note: Option<Note>,
+    settings: &LanesSettings,
+) -> Resumption {
+    let topics = settings.plan.topics().len();
+    let new = LaneState {
+        next_offsets: vec![0; topics],
+        smallest_offsets: vec![BTreeMap::new(); topics],
+        ..LaneState::default()
+    };
+    let is_new = own.is_none() && note.is_none();
+    let own_state = own.clone().unwrap_or_else(|| new.clone());
+    let is_behind = |note: &Note| {
+        note.next.iter().zip(&own_state.next_offsets).any(|(theirs, ours)| theirs > ours)
+    };
+    let mut resumption = Resumption {
+        lane,
+        is_new,
+        is_own: true,
+        floor: own_state.next_offsets.clone(),
+        state: own_state.clone(),
+        from: Vec::new(),
+        gaps: Vec::new(),
+        is_seeded: false,
+        unread: Vec::new(),
+    };
+    if let Some(note) = note.filter(is_behind) {
+        let mut state = note.state(&settings.plan.settings);
+        resumption.gaps = counted_elsewhere(lane, &own_state, &state, settings);
+        state.frontier = state.frontier.max(own_state.frontier);
+        (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
+        (resumption.state, resumption.is_own) = (state, false);
+    }
+    resumption.state.topic_ids = match resumption.state.topic_ids.is_empty() {
+        true => settings.topic_ids.clone(),
+        false => resumption.state.topic_ids,
+    };
+    resumption
+}
+
+/// Epochs that were open when this store last had the lane and are closed now: what another member
+/// has added to them is in its own store.
+fn counted_elsewhere(
+    lane: u32,
+    own: &LaneState,
+    theirs: &LaneState,
+    settings: &LanesSettings,
+) -> Vec<Gap> {
+    let length_ms = settings.plan.settings.longest_ms();
+    if own.frontier >= theirs.frontier {
+        return Vec::new();
+    }
+    tracing::warn!(
+        lane,
+        "another member of the group has had this lane, and closed epochs are in its store alone: \
+         here they are served as incomplete. (A store that was emptied on purpose needs a new \
+         [log] group, too, to be filled from the beginning)"
+    );
+    let gap = |(topic, name): (usize, String)| Gap {
+        lane,
+        topic: name,
+        from_offset: own.next_offsets[topic],
+        to_offset: theirs.next_offsets[topic],
+        from_ms: own.frontier * length_ms,
+        to_ms: theirs.frontier * length_ms,
+        reason: ELSEWHERE.to_owned(),
+    };
+    let topics = settings.plan.topics().into_iter().enumerate();
+    topics.map(gap).filter(|gap| gap.from_offset < gap.to_offset).collect()
+}

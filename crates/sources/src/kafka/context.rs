@@ -1,0 +1,93 @@
+//! What librdkafka tells us on its own account: assignments, errors, log lines.
+//!
+//! It is called on the keeper's thread (see `source`) and only passes on: the owner decides when it
+//! is ready to take lanes or to give them up.
+
+use crate::SourceError;
+use rdkafka::ClientContext;
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What the group wants of an owner.
+#[derive(Debug)]
+pub(super) enum GroupEvent {
+    /// These partitions are yours: nothing is read from them before they are assigned.
+    Assigned(Vec<(String, i32)>),
+    /// Give up all partitions.
+    Revoked,
+    /// Nothing works any more.
+    Fatal(SourceError),
+}
+
+/// Called by librdkafka.
+pub(super) struct Context {
+    events: Sender<GroupEvent>,
+    /// Once the owner has left nobody answers a revocation but we ourselves.
+    closing: AtomicBool,
+}
+
+impl Context {
+    /// A context, and where its events come out.
+    pub(super) fn new() -> (Context, Receiver<GroupEvent>) {
+        let (events, receiver) = channel();
+        (Context { events, closing: AtomicBool::new(false) }, receiver)
+    }
+
+    /// From now on a revocation is answered at once.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Passes on an event; when the owner has gone there is nobody to tell.
+    pub(super) fn tell(&self, event: GroupEvent) {
+        let _ = self.events.send(event);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::warn!("Kafka: {error}: {reason}");
+    }
+}
+
+/// One line of librdkafka's log.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Debug => tracing::debug!("Kafka: {facility} {message}"),
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+            tracing::info!("Kafka: {facility} {message}");
+        }
+        _ => tracing::warn!("Kafka: {facility} {message}"),
+    }
+}
+
+impl ConsumerContext for Context {
+    /// The answer, an `assign` or `unassign`, is the owner's: see `source`.
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: Code,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.closing.load(Ordering::SeqCst) {
+            let _ = consumer.unassign();
+        } else if code == Code::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let elements = partitions.elements();
+            let partition = |e: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+                (e.topic().to_owned(), e.partition())
+            };
+            self.tell(GroupEvent::Assigned(elements.iter().map(partition).collect()));
+        } else {
+            self.tell(GroupEvent::Revoked);
+        }
+    }
+}

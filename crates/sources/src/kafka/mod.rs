@@ -1,0 +1,69 @@
+//! Kafka as the log: consumers that read whole batches, one for each owner thread, in one consumer
+//! group; and a producer for what the collector accepts.
+//!
+//! In the order of the data:
+//! - `appender`: writes records, acknowledged by all replicas;
+//! - `topics`: creates the topics that `generate` and the demo write to;
+//! - `cluster`: what must be true before anything starts: brokers, topics, partitions;
+//! - `source`: an owner's share of the topics, from the group's assignment to its commits;
+//! - `reader`: one partition and how far it was read; `ffi`: batches, straight from librdkafka;
+//! - `context`: what librdkafka tells us on its own account.
+//!
+//! **What is Kafka's here.** A lane is a partition; both topics have the same number of them, and
+//! the *range* assignor gives an owner the same partitions of both. An offset is committed after
+//! the store has synced what came before it, with a *note* for the next owner of the lane (what is
+//! in it is the runtime's business).
+//!
+//! **Memory.** Each partition has a queue of its own with a bound of bytes and of records; one that
+//! is full is not fetched any further. So a slow store, or a topic that waits for the other one,
+//! holds back its partitions without being paused: a pause would throw away what is queued and
+//! fetch it again. Meanwhile a thread of its own (the *keeper*) goes on polling the client, so that
+//! the group never takes a slow owner for a dead one.
+//!
+//! **What it never does.** It commits nothing by itself, resets no offset by itself, and never
+//! skips a record in silence: what is not there any more is reported with its offsets.
+
+mod appender;
+mod cluster;
+mod context;
+mod error;
+mod ffi;
+mod reader;
+mod source;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+pub use appender::KafkaAppender;
+pub use cluster::{KafkaCluster, KafkaOptions};
+pub use error::KafkaError;
+pub use source::KafkaSource;
+pub use topics::{create_topics, delete_topics};
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use std::collections::BTreeMap;
+
+/// What consumers, producers and the administrator share: where to connect, and as whom.
+fn client(brokers: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "marquee").set_log_level(RDKafkaLogLevel::Warning);
+    for (name, value) in properties {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", brokers);
+    config
+}
+
+/// librdkafka refuses a setting when a client is made.
+fn settings(error: &rdkafka::error::KafkaError) -> KafkaError {
+    let reason = error.to_string();
+    let needs_tls = ["OpenSSL", "ssl", "SASL", "sasl"].iter().any(|word| reason.contains(word));
+    let remedy = match needs_tls {
+        true => {
+            "TLS and SCRAM need a marquee that was built with them (cargo build --release \
+             --features kafka-ssl, with the headers of OpenSSL); otherwise correct [log] properties"
+        }
+        false => "Correct [log] properties",
+    };
+    KafkaError::Settings { reason, remedy }
+}

@@ -1,0 +1,141 @@
+//! One partition: its queue, and how far it has been read.
+//!
+//! Offsets of a partition have holes: markers of transactions, aborted records. So a reader's
+//! *position* is not the last offset plus one but the offset before which no record is left to
+//! read; it also moves at the end of a partition, where librdkafka says up to where it has looked.
+
+use super::ffi::{Code, Messages, Queue};
+use crate::{Limit, Record};
+
+/// Messages taken from the queue at a time.
+const TAKE: usize = 4096;
+
+/// Why reading stopped for good.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// What should be read next is not there: trimmed, or the log is another one.
+    OutOfRange,
+    /// Something that no further reading will mend.
+    Failed(String),
+}
+
+pub(super) struct PartitionReader {
+    /// Before the queue, so that its messages are dropped first.
+    messages: Messages,
+    queue: Queue,
+    /// No record before it is left to read.
+    position: u64,
+    /// No record lies in `position..nothing_before`.
+    nothing_before: u64,
+    /// Whether the end of the partition was reached at `nothing_before`.
+    at_end: bool,
+    with_headers: bool,
+}
+
+impl PartitionReader {
+    pub(super) fn new(queue: Queue, position: u64, with_headers: bool) -> Self {
+        PartitionReader {
+            messages: Messages::default(),
+            queue,
+            position,
+            nothing_before: position,
+            at_end: false,
+            with_headers,
+        }
+    }
+
+    /// Starts again from another position, after the client was told to fetch from there.
+    pub(super) fn jump(&mut self, position: u64) {
+        self.messages.clear();
+        (self.position, self.nothing_before, self.at_end) = (position, position, false);
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether a read would find something at once.
+    pub(super) fn has_data(&self) -> bool {
+        self.messages.len() > 0 || self.queue.len() > 0
+    }
+
+    /// The end of the partition as it is known now: the position where everything was read,
+    /// otherwise what the last fetch said.
+    pub(super) fn end(&self, known: Option<u64>) -> u64 {
+        if self.at_end && !self.has_data() {
+            return self.nothing_before.max(self.position);
+        }
+        known.unwrap_or(0).max(self.nothing_before).max(self.position)
+    }
+
+    /// Gives out records that are there, within the limit, and returns the new position.
+    pub(super) fn read(
+        &mut self,
+        limit: Limit,
+        each: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<u64, Stop> {
+        let (mut records, mut bytes) = (0, 0);
+        loop {
+            if self.messages.len() == 0 {
+                self.queue.take(TAKE, &mut self.messages);
+            }
+            let Some(message) = self.messages.first() else { break };
+            if let Some(code) = message.error() {
+                let (offset, text) = (message.offset(), message.error_text());
+                self.messages.pop();
+                self.event(code, offset, &text)?;
+                continue;
+            }
+            let offset = message.offset();
+            self.at_end = false;
+            if offset >= limit.before {
+                self.nothing_before = self.nothing_before.max(offset);
+                break;
+            }
+            let len = message.payload().map_or(0, <[u8]>::len);
+            if records > 0 && (records >= limit.records || bytes + len > limit.bytes) {
+                break;
+            }
+            (records, bytes) = (records + 1, bytes + len);
+            let mut headers = Vec::new();
+            if self.with_headers {
+                message.headers(&mut headers);
+            }
+            each(&Record {
+                offset,
+                record_time_ms: message.record_time_ms(),
+                key: message.key(),
+                payload: message.payload(),
+                headers: &headers,
+            });
+            drop(headers);
+            self.position = offset + 1;
+            self.messages.pop();
+        }
+        self.nothing_before = self.nothing_before.max(self.position);
+        self.position = self.nothing_before.min(limit.before).max(self.position);
+        Ok(self.position)
+    }
+
+    /// What the partition says between its records.
+    fn event(&mut self, code: Code, offset: u64, text: &str) -> Result<(), Stop> {
+        match code {
+            Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                self.nothing_before = self.nothing_before.max(offset);
+                self.at_end = true;
+                Ok(())
+            }
+            Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
+            | Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => Err(Stop::OutOfRange),
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+            | Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
+            | Code::RD_KAFKA_RESP_ERR__FATAL => Err(Stop::Failed(text.to_owned())),
+            // librdkafka tries again by itself: a leader that moves, a broker that restarts, a
+            // message larger than a fetch (the next one is larger).
+            other => {
+                tracing::warn!("Kafka: {text} ({other:?}); trying on");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! An owner's share of the topics: a member of the consumer group, with a reader for each partition
+//! that the group gives it.
+//!
+//! The group's wishes arrive on the **keeper**'s thread, which polls the client without pause. They
+//! are only noted there: the owner asks for them between two batches ([`Source::change`]) and
+//! answers them then, after it has committed what it had. So nothing is ever torn out of a batch,
+//! and a batch that takes long keeps no heartbeat waiting.
+
+use super::cluster::KafkaCluster;
+use super::context::{Context, GroupEvent};
+use super::ffi::{Code, Commits, Queue, known_end};
+use super::reader::{PartitionReader, Stop};
+use super::{KafkaError, client, settings};
+use crate::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a broker may take to answer one question, before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two tries to learn about new lanes.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often a waiting owner looks whether something has come.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often the topics are looked at again.
+const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// What librdkafka keeps for each queued record besides its bytes, about.
+const OVERHEAD_BYTES: u64 = 450;
+
+/// One owner's share of the topics of a [`KafkaCluster`].
+pub struct KafkaSource {
+    /// Dropped before the client, which outlives its queues by their own references.
+    lanes: BTreeMap<u32, Vec<PartitionReader>>,
+    commits: Commits,
+    consumer: Arc<BaseConsumer<Context>>,
+    cluster: KafkaCluster,
+    /// Names of the topics as librdkafka's functions take them.
+    topics: Vec<CString>,
+    events: Receiver<GroupEvent>,
+    /// Events that were received and not handled.
+    pending: VecDeque<GroupEvent>,
+    /// Partitions that the group has given, about which we do not know enough to begin.
+    wanted: Option<Vec<(String, i32)>>,
+    retry_at: Instant,
+    stop: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl KafkaSource {
+    /// New members of the group, which wait for their shares.
+    ///
+    /// # Errors
+    /// If the client refuses its settings.
+    pub fn join(cluster: &KafkaCluster, owners: usize) -> Result<Vec<KafkaSource>, KafkaError> {
+        let new = |owner| KafkaSource::new(cluster, owner);
+        let sources = (0..owners).map(new).collect::<Result<Vec<_>, _>>()?;
+        // All at once, or the first is given everything and has to give it up again.
+        let names: Vec<&str> =
+            cluster.options().topics.iter().map(|(topic, _)| topic.as_str()).collect();
+        for source in &sources {
+            source.consumer.subscribe(&names).map_err(|error| settings(&error))?;
+        }
+        Ok(sources)
+    }
+
+    /// `owner` tells the members of one process apart.
+    fn new(cluster: &KafkaCluster, owner: usize) -> Result<KafkaSource, KafkaError> {
+        let options = cluster.options();
+        let (context, events) = Context::new();
+        let consumer: BaseConsumer<Context> = consumer_config(cluster, owner)
+            .create_with_context(context)
+            .map_err(|error| settings(&error))?;
+        let consumer = Arc::new(consumer);
+        let names: Vec<&str> = options.topics.iter().map(|(topic, _)| topic.as_str()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            consumer: consumer.clone(),
+            cluster: cluster.clone(),
+            stop: stop.clone(),
+            checks: owner == 0,
+        };
+        let keeper = std::thread::Builder::new()
+            .name(format!("keeper-{owner}"))
+            .spawn(move || keeper.run())
+            .expect("the system starts threads");
+        let name = |name: &&str| CString::new(*name).expect("topics are checked");
+        Ok(KafkaSource {
+            lanes: BTreeMap::new(),
+            commits: Commits::new(&consumer),
+            topics: names.iter().map(name).collect(),
+            consumer,
+            cluster: cluster.clone(),
+            events,
+            pending: VecDeque::new(),
+            wanted: None,
+            retry_at: Instant::now(),
+            stop,
+            keeper: Some(keeper),
+        })
+    }
+
+    /// Takes in what the keeper has noted.
+    fn pump(&mut self) {
+        self.pending.extend(self.events.try_iter());
+    }
+
+    fn topic_name(&self, topic: usize) -> &str {
+        &self.cluster.options().topics[topic].0
+    }
+
+    /// Lanes of which all topics are assigned.
+    fn whole_lanes(&self, partitions: &[(String, i32)]) -> Vec<u32> {
+        let has = |topic: &str, lane: u32| {
+            partitions.iter().any(|(t, p)| t == topic && u32::try_from(*p) == Ok(lane))
+        };
+        let topics = &self.cluster.options().topics;
+        let is_whole = |lane: &u32| topics.iter().all(|(topic, _)| has(topic, *lane));
+        let lanes: Vec<u32> = (0..self.cluster.lanes()).filter(is_whole).collect();
+        if lanes.len() * topics.len() != partitions.len() {
+            tracing::warn!(
+                ?partitions,
+                "some partitions were assigned without their counterpart \
+                 in the other topic and are not read; all members must use the range assignor"
+            );
+        }
+        lanes
+    }
+
+    /// What must be known of lanes before they begin. `Err(None)`: ask again later.
+    fn look_up(&self, lanes: &[u32]) -> Result<Vec<AssignedLane>, Option<SourceError>> {
+        let later = |error: rdkafka::error::KafkaError| {
+            tracing::warn!("waiting for Kafka to tell about assigned lanes: {error}");
+            None
+        };
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.cluster.check(&self.consumer, PATIENCE).map_err(|e| Some(e.into()))?;
+        let mut asked = TopicPartitionList::new();
+        for lane in lanes {
+            for (topic, _) in &self.cluster.options().topics {
+                asked.add_partition(topic, *lane as i32);
+            }
+        }
+        let committed = self.consumer.committed_offsets(asked, PATIENCE).map_err(later)?;
+        let mut found = Vec::new();
+        for &lane in lanes {
+            let mut assigned = AssignedLane {
+                lane,
+                start_offsets: Vec::new(),
+                end_offsets: Vec::new(),
+                notes: Vec::new(),
+            };
+            for (topic, _) in &self.cluster.options().topics {
+                let (start, end) =
+                    self.consumer.fetch_watermarks(topic, lane as i32, PATIENCE).map_err(later)?;
+                assigned.start_offsets.push(u64::try_from(start).unwrap_or(0));
+                assigned.end_offsets.push(u64::try_from(end).unwrap_or(0));
+                if let Some(element) = committed.find_partition(topic, lane as i32)
+                    && matches!(element.offset(), Offset::Offset(_))
+                {
+                    assigned.notes.push(element.metadata().to_owned());
+                }
+            }
+            found.push(assigned);
+        }
+        Ok(found)
+    }
+
+    fn list(&self, from: &[(u32, Vec<u64>)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (lane, offsets) in from {
+            for (topic, offset) in offsets.iter().enumerate() {
+                let offset = Offset::Offset(i64::try_from(*offset).expect("an offset of Kafka's"));
+                list.add_partition_offset(self.topic_name(topic), *lane as i32, offset)
+                    .expect("the offset is a plain one");
+            }
+        }
+        list
+    }
+
+    fn fatal(&self, error: &rdkafka::error::KafkaError) -> SourceError {
+        self.fatal_text(error.to_string())
+    }
+
+    fn fatal_text(&self, reason: String) -> SourceError {
+        KafkaError::Fatal { group: self.cluster.options().group.clone(), reason }.into()
+    }
+
+    /// What should be read next is not there: which offsets are?
+    fn out_of_range(&self, topic: usize, lane: u32, position: u64) -> SourceError {
+        if let Err(error) = self.cluster.check(&self.consumer, PATIENCE) {
+            return error.into();
+        }
+        let name = self.topic_name(topic).to_owned();
+        match self.consumer.fetch_watermarks(&name, lane as i32, PATIENCE) {
+            Ok((start, end)) => SourceError::OutOfRange {
+                topic: name,
+                topic_index: topic,
+                lane,
+                position,
+                start: u64::try_from(start).unwrap_or(0),
+                end: u64::try_from(end).unwrap_or(0),
+            },
+            Err(error) => self.fatal(&error),
+        }
+    }
+}
+
+impl Source for KafkaSource {
+    fn change(&mut self) -> Result<Change, SourceError> {
+        self.pump();
+        while let Some(event) = self.pending.pop_front() {
+            match event {
+                GroupEvent::Assigned(partitions) => {
+                    self.wanted = Some(partitions);
+                    self.retry_at = Instant::now();
+                }
+                // Taken back before it was begun: the group only wants an answer.
+                GroupEvent::Revoked if self.wanted.take().is_some() => {
+                    self.consumer.unassign().map_err(|error| self.fatal(&error))?;
+                }
+                GroupEvent::Revoked => return Ok(Change::Revoked),
+                GroupEvent::Fatal(error) => return Err(error),
+            }
+        }
+        let Some(partitions) = self.wanted.as_ref().filter(|_| Instant::now() >= self.retry_at)
+        else {
+            return Ok(Change::None);
+        };
+        let lanes = self.whole_lanes(partitions);
+        match self.look_up(&lanes) {
+            Ok(lanes) => {
+                self.wanted = None;
+                Ok(Change::Assigned(lanes))
+            }
+            Err(Some(error)) => Err(error),
+            Err(None) => {
+                self.retry_at = Instant::now() + RETRY;
+                Ok(Change::None)
+            }
+        }
+    }
+
+    fn is_revoked(&mut self) -> bool {
+        self.pump();
+        self.pending.iter().any(|event| !matches!(event, GroupEvent::Assigned(_)))
+    }
+
+    fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError> {
+        self.lanes.clear();
+        for (lane, offsets) in from {
+            let mut readers = Vec::new();
+            for (topic, offset) in offsets.iter().enumerate() {
+                let queue = Queue::of_partition(&self.consumer, &self.topics[topic], *lane as i32)
+                    .ok_or_else(|| self.fatal_text("a partition has no queue".to_owned()))?;
+                let with_headers = self.cluster.options().with_headers;
+                readers.push(PartitionReader::new(queue, *offset, with_headers));
+            }
+            self.lanes.insert(*lane, readers);
+        }
+        self.consumer.assign(&self.list(from)).map_err(|error| self.fatal(&error))
+    }
+
+    fn seek(&mut self, lane: u32, from: &[u64]) -> Result<(), SourceError> {
+        let list = self.list(&[(lane, from.to_vec())]);
+        let until = Instant::now() + PATIENCE * 6;
+        loop {
+            // Right after an assignment a partition is not ready for it: that passes.
+            let sought = self.consumer.seek_partitions(list.clone(), PATIENCE);
+            let error = match sought {
+                Ok(list) => list.elements().iter().find_map(|e| e.error().err()),
+                Err(error) => Some(error),
+            };
+            match error {
+                None => break,
+                Some(error) if Instant::now() >= until => return Err(self.fatal(&error)),
+                Some(_) => std::thread::sleep(RETRY / 5),
+            }
+        }
+        let readers = self.lanes.get_mut(&lane).expect("a lane that was started");
+        readers.iter_mut().zip(from).for_each(|(reader, position)| reader.jump(*position));
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), SourceError> {
+        self.lanes.clear();
+        self.consumer.unassign().map_err(|error| self.fatal(&error))
+    }
+
+    fn read(
+        &mut self,
+        topic: usize,
+        lane: u32,
+        limit: Limit,
+        each: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<u64, SourceError> {
+        let reader = &mut self.lanes.get_mut(&lane).expect("a lane that was started")[topic];
+        match reader.read(limit, each) {
+            Ok(position) => Ok(position),
+            Err(Stop::Failed(reason)) => Err(self.fatal_text(reason)),
+            Err(Stop::OutOfRange) => {
+                let position = reader.position();
+                Err(self.out_of_range(topic, lane, position))
+            }
+        }
+    }
+
+    fn has_data(&self, topic: usize, lane: u32) -> bool {
+        self.lanes.get(&lane).is_some_and(|readers| readers[topic].has_data())
+    }
+
+    fn end_offset(&self, topic: usize, lane: u32) -> u64 {
+        let known = known_end(&self.consumer, &self.topics[topic], lane as i32);
+        self.lanes.get(&lane).map_or(0, |readers| readers[topic].end(known))
+    }
+
+    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::new();
+        for Commit { lane, next_offsets, note } in commits {
+            for (topic, offset) in next_offsets.iter().enumerate() {
+                let mut element = list.add_partition(self.topic_name(topic), *lane as i32);
+                let offset = Offset::Offset(i64::try_from(*offset).expect("an offset of Kafka's"));
+                element.set_offset(offset).expect("the offset is a plain one");
+                element.set_metadata(note);
+            }
+        }
+        while let Some(code) = self.commits.answer(Duration::ZERO) {
+            judge_commit(code);
+        }
+        if list.count() > 0
+            && let Err(code) = self.commits.send(&list)
+        {
+            judge_commit(code);
+        }
+        Ok(())
+    }
+
+    fn flush_commits(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.commits.unanswered() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.commits.answer(left) {
+                Some(code) => judge_commit(code),
+                None => {
+                    tracing::warn!(
+                        "Kafka did not confirm the last commit; what it covers is read \
+                         again"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let until = Instant::now() + timeout;
+        loop {
+            self.pump();
+            let has_data = self.lanes.values().flatten().any(PartitionReader::has_data);
+            let left = until.saturating_duration_since(Instant::now());
+            if has_data || !self.pending.is_empty() || left.is_zero() {
+                return;
+            }
+            std::thread::sleep(LOOK.min(left));
+        }
+    }
+
+    /// The log stays, and the group finds it another reader.
+    fn ends_with_process(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.lanes.clear();
+        self.consumer.context().close();
+        // Answers a revocation that nobody has asked for any more.
+        let _ = self.consumer.unassign();
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+        // The last reference goes with `self`: the client leaves the group.
+    }
+}
+
+/// How a commit went. One that failed is no reason to stop: the next one says the same and more.
+fn judge_commit(code: Code) {
+    match code {
+        Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__NO_OFFSET => {}
+        // The group has moved on without us: whoever has the lane now reads again what this commit
+        // would have said, which adds nothing new (invariant MONO).
+        Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
+        | Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID
+        | Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
+        | Code::RD_KAFKA_RESP_ERR__DESTROY => {
+            tracing::debug!("a commit came too late: the lanes have gone to another member");
+        }
+        code => {
+            tracing::warn!("offsets could not be committed, and are with the next commit: {code:?}")
+        }
+    }
+}
+
+/// Polls the client, so that the group sees that this member lives.
+struct Keeper {
+    consumer: Arc<BaseConsumer<Context>>,
+    cluster: KafkaCluster,
+    stop: Arc<AtomicBool>,
+    /// Whether it also looks, now and then, whether the topics are still the same ones.
+    checks: bool,
+}
+
+impl Keeper {
+    fn run(self) {
+        let mut check_at = Instant::now() + CHECK_EVERY;
+        while !self.stop.load(Ordering::SeqCst) {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                None => {}
+                Some(Ok(_)) => self.fatal("a record came past the queue of its partition"),
+                Some(Err(error)) if is_fatal(&error) => self.fatal(&error.to_string()),
+                // librdkafka tries again: a broker that is away comes back.
+                Some(Err(error)) => tracing::debug!("Kafka: {error}"),
+            }
+            if self.checks && Instant::now() >= check_at {
+                check_at = Instant::now() + CHECK_EVERY;
+                if let Err(error) = self.cluster.check(&self.consumer, Duration::from_secs(2)) {
+                    self.consumer.context().tell(GroupEvent::Fatal(error.into()));
+                }
+            }
+        }
+    }
+
+    fn fatal(&self, reason: &str) {
+        let (group, reason) = (self.cluster.options().group.clone(), reason.to_owned());
+        let error = KafkaError::Fatal { group, reason };
+        self.consumer.context().tell(GroupEvent::Fatal(error.into()));
+    }
+}
+
+fn is_fatal(error: &rdkafka::error::KafkaError) -> bool {
+    use rdkafka::error::{KafkaError as E, RDKafkaErrorCode as Code};
+    matches!(
+        error,
+        E::MessageConsumptionFatal(_)
+            | E::MessageConsumption(
+                Code::GroupAuthorizationFailed
+                    | Code::TopicAuthorizationFailed
+                    | Code::SaslAuthenticationFailed
+                    | Code::FencedInstanceId
+                    | Code::InconsistentGroupProtocol
+            )
+    )
+}
+
+/// How a member of the group is set up. Where the configuration's own properties could lose or
+/// double data they are refused before (see the documentation of `[log] properties`).
+fn consumer_config(cluster: &KafkaCluster, owner: usize) -> rdkafka::ClientConfig {
+    let options = cluster.options();
+    let mut config = client(&options.brokers, &options.properties);
+    let mut default = |name: &str, value: &str| {
+        if !options.properties.contains_key(name) {
+            config.set(name, value);
+        }
+    };
+    let partitions = u64::from(cluster.lanes()) * options.topics.len() as u64;
+    let bytes = (options.fetch_memory_bytes / partitions).max(64 << 10);
+    // A queue is full at so many bytes or at so many records, whichever comes first.
+    default("queued.max.messages.kbytes", &(bytes >> 10).to_string());
+    let records = (bytes / OVERHEAD_BYTES).clamp(100, 1_000_000);
+    default("queued.min.messages", &records.to_string());
+    default("fetch.message.max.bytes", &bytes.min(1 << 20).to_string());
+    // At its default of a second, a reader slower than its queue stalls for a second at a time.
+    default("fetch.queue.backoff.ms", "2");
+    default("check.crcs", "true");
+    // A member that was killed is missed after this long, and until then nobody has its lanes.
+    default("session.timeout.ms", "10000");
+    // A member learns from a heartbeat that the group wants to share anew.
+    default("heartbeat.interval.ms", "500");
+    if let Some(id) = options.properties.get("group.instance.id") {
+        config.set("group.instance.id", format!("{id}-{owner}"));
+    }
+    config
+        .set("group.id", &options.group)
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true");
+    config
+}

@@ -1,0 +1,70 @@
+//! Creates and deletes topics, for commands that write invented events.
+
+use super::{KafkaError, client, settings};
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Creates the topics that are not there, each with so many partitions, kept for ever
+/// (`retention.ms=-1`): a broker would delete events of years ago at once.
+///
+/// # Errors
+/// If the broker refuses, or cannot be reached.
+pub fn create_topics(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topics: &[String],
+    partitions: u32,
+) -> Result<(), KafkaError> {
+    let admin = admin(brokers, properties)?;
+    let new = topics.iter().map(|topic| {
+        NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(-1))
+            .set("retention.ms", "-1")
+            .set("cleanup.policy", "delete")
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let answers = block_on(admin.create_topics(&new, &options)).map_err(|error| {
+        KafkaError::Unreachable { brokers: brokers.to_owned(), reason: error.to_string() }
+    })?;
+    for answer in answers {
+        match answer {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(KafkaError::Create { topic, reason: code.to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes topics; one that is not there is no error.
+///
+/// # Errors
+/// If the broker cannot be reached.
+pub fn delete_topics(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topics: &[String],
+) -> Result<(), KafkaError> {
+    let admin = admin(brokers, properties)?;
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    block_on(admin.delete_topics(&names, &options)).map_err(|error| KafkaError::Unreachable {
+        brokers: brokers.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(())
+}
+
+fn admin(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
+    client(brokers, properties).create().map_err(|error| settings(&error))
+}
