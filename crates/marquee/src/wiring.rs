@@ -32,6 +32,7 @@ pub fn plan(config: &Config) -> Result<Plan, Failure> {
         settings: settings(config),
         max_ahead_ms: config.join.max_ahead_ms,
         lanes: config.log.lanes,
+        uses_keys: config.uses_keys(),
         partitioner: config.log.partitioner_in_force(),
         fingerprint: config.fingerprint_settings(),
     })

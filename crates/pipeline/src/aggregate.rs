@@ -230,10 +230,9 @@ impl Aggregate {
     }
 
     /// The request id of an index in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
-    pub fn request(&self, number: u32) -> &str {
+    pub fn request(&self, number: u32) -> &[u8] {
         let (start, end) = self.requests[number as usize];
-        let bytes = &self.texts[start..end];
-        std::str::from_utf8(bytes).expect("request ids are copied from str")
+        &self.texts[start..end]
     }
 
     /// The batch is written: its request ids are needed no longer.

@@ -29,6 +29,8 @@ pub struct Plan {
     pub max_ahead_ms: i64,
     /// Number of lanes.
     pub lanes: u32,
+    /// Whether an expression or a path looks at the keys of records.
+    pub uses_keys: bool,
     /// Which lane a request belongs to.
     pub partitioner: Partitioner,
     /// Everything that decides what is counted, as JSON: the generation's fingerprint.

@@ -116,18 +116,26 @@ impl Config {
 
     /// Whether any expression or path looks at the headers of records, which cost time to read.
     pub fn uses_headers(&self) -> bool {
-        let of_stream = |stream: &Stream| {
+        self.uses("headers", |of| matches!(of, OfRecord::Header(_)))
+    }
+
+    /// The same for their keys.
+    pub fn uses_keys(&self) -> bool {
+        self.uses("key", |of| *of == OfRecord::Key)
+    }
+
+    fn uses(&self, name: &str, is_that: impl Fn(&OfRecord) -> bool) -> bool {
+        let in_paths = |stream: &Stream| {
             let attributes = stream.attributes.iter().map(|attribute| &attribute.path);
             let mut paths =
                 [&stream.request_id, &stream.video, &stream.time].into_iter().chain(attributes);
-            let is_header = |path: &Vec<String>| {
-                matches!(OfRecord::of_path(path), Some(Ok(OfRecord::Header(_))))
-            };
-            paths.any(is_header) || value::identifiers(&stream.filter.source).contains(&"headers")
+            paths.any(|path| matches!(OfRecord::of_path(path), Some(Ok(of)) if is_that(&of)))
         };
-        of_stream(&self.impressions)
-            || of_stream(&self.plays)
-            || value::identifiers(&self.transform.video.source).contains(&"headers")
+        let streams = [&self.impressions, &self.plays];
+        let filters = streams.into_iter().map(|stream| &stream.filter);
+        let mut expressions = filters.chain([&self.transform.video]);
+        streams.into_iter().any(in_paths)
+            || expressions.any(|e| value::identifiers(&e.source).contains(&name))
     }
 
     /// The line of a key, `join.within`; that of its section where the file does not have the key,

@@ -206,5 +206,5 @@ fn union(
     if lacking.is_empty() {
         return Ok((Vec::new(), count));
     }
-    Ok((chunk::encode(lacking.iter().map(String::as_str)), count))
+    Ok((chunk::encode(lacking.iter().map(String::as_bytes)), count))
 }

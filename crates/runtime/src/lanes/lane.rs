@@ -244,7 +244,7 @@ impl LaneOwner {
         let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
             record_time_ms: record.record_time_ms,
-            key: record.key,
+            key: record.key.filter(|_| self.plan.uses_keys),
             headers: record.headers,
             partition: Some(self.lane),
             offset: Some(record.offset),

@@ -110,6 +110,7 @@ impl Setup {
             settings,
             max_ahead_ms: 600_000,
             lanes: LANES,
+            uses_keys: true,
             partitioner: Partitioner::Murmur2,
             fingerprint: self.fingerprint(),
         };

@@ -480,6 +480,10 @@ fn consumer_config(cluster: &KafkaCluster, owner: usize) -> rdkafka::ClientConfi
     default("fetch.message.max.bytes", &bytes.min(1 << 20).to_string());
     // At its default of a second, a reader slower than its queue stalls for a second at a time.
     default("fetch.queue.backoff.ms", "2");
+    // One request asks for all partitions of a broker whose queues are not full. If those are just
+    // the ones that have nothing new, it waits there, and the others starve as long: at the default
+    // of 500 ms a catch-up made 0.4 M events/s instead of 1.3 M.
+    default("fetch.wait.max.ms", "20");
     default("check.crcs", "true");
     // A member that was killed is missed after this long, and until then nobody has its lanes.
     default("session.timeout.ms", "10000");
