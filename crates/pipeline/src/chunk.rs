@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_cut_chunk_is_an_error() {
-        let bytes = encode(["a", "01234567-89ab-cdef-0123-456789abcdef"].map(str::as_bytes).into_iter());
+        let bytes =
+            encode(["a", "01234567-89ab-cdef-0123-456789abcdef"].map(str::as_bytes).into_iter());
         for end in 0..bytes.len() - 2 {
             assert!(decode_into(&bytes[..end], &mut BTreeSet::new()).is_err(), "{end}");
         }

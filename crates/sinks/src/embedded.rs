@@ -71,13 +71,24 @@ impl EmbeddedStore {
         Self::open(path, identity, keeps_members)
     }
 
+    /// Opens a store that is there, whatever its settings: to look at it, not to write.
+    pub fn look(path: &Path) -> Result<Self, SinkError> {
+        if !path.join("db").exists() {
+            return Err(SinkError::Absent { path: path.display().to_string() });
+        }
+        let mut store = Self::open_any(path, true)?;
+        let absent = || SinkError::Absent { path: path.display().to_string() };
+        store.generation = generation::read(&store.meta, path)?.ok_or_else(absent)?;
+        Ok(store)
+    }
+
     /// The number of lanes of the store in a folder; `None` where there is no store.
     pub fn stored_lanes(path: &Path) -> Result<Option<u32>, SinkError> {
-        if !path.join("db").exists() {
-            return Ok(None);
+        match Self::look(path) {
+            Ok(store) => Ok(Some(store.generation.lanes)),
+            Err(SinkError::Absent { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        let store = Self::open_any(path, true)?;
-        Ok(generation::read(&store.meta, path)?.map(|generation| generation.lanes))
     }
 
     fn open_any(path: &Path, keeps_members: bool) -> Result<Self, SinkError> {

@@ -2,11 +2,14 @@
 
 use super::Failure;
 use super::run::say_listening;
-use crate::config::Config;
+use crate::config::{Config, LogKind, is_broker_list};
 use crate::generate::LiveMembers;
+use crate::log::kafka_failure;
 use crate::service::{Service, Stopper};
 use crate::wiring::now_ms;
 use marquee_model::{Kind, parse_duration_ms};
+use marquee_sources::kafka::{create_topics, delete_topics};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +40,18 @@ pub(super) struct Arguments {
     /// Keep log and store here (otherwise in a temporary folder that goes with the demo)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Use a Kafka as the log, in topics of the demo's own that go with it: kafka://HOST:PORT
+    #[arg(long, value_name = "URL", value_parser = brokers)]
+    log: Option<String>,
+}
+
+/// The brokers of `kafka://HOST:PORT[,HOST:PORT...]`.
+fn brokers(url: &str) -> Result<String, String> {
+    let brokers = url.strip_prefix("kafka://").filter(|brokers| is_broker_list(brokers));
+    brokers.map(str::to_owned).ok_or_else(|| {
+        "write kafka://HOST:PORT, several with commas, for example kafka://127.0.0.1:19092"
+            .to_owned()
+    })
 }
 
 impl Arguments {
@@ -46,6 +61,8 @@ impl Arguments {
         let mut config =
             Config::parse(CONFIG, "examples/demo.toml", &folder).map_err(Failure::Config)?;
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let topics = self.log.as_ref().map(|brokers| Topics::create(&mut config, brokers));
+        let topics = topics.transpose()?;
         let service = Service::start(&config)?;
         service.stop_on_signals()?;
         say_listening(service.address())?;
@@ -55,7 +72,39 @@ impl Arguments {
         let result = service.wait();
         let sent = members.finish();
         eprintln!("{sent} events were sent and accepted.");
+        drop(topics);
         result
+    }
+}
+
+/// Topics on somebody's Kafka, for this demo alone.
+struct Topics {
+    brokers: String,
+    names: Vec<String>,
+}
+
+impl Topics {
+    const PARTITIONS: u32 = 4;
+
+    fn create(config: &mut Config, brokers: &str) -> Result<Topics, Failure> {
+        let name = |what: &str| format!("marquee-demo-{}-{what}", now_ms());
+        config.log.kind = LogKind::Kafka;
+        config.log.brokers = brokers.to_owned();
+        config.log.group = name("group");
+        (config.impressions.topic, config.plays.topic) = (name("impressions"), name("plays"));
+        let names = vec![config.impressions.topic.clone(), config.plays.topic.clone()];
+        create_topics(brokers, &BTreeMap::new(), &names, Self::PARTITIONS)
+            .map_err(kafka_failure)?;
+        eprintln!("The log is Kafka at {brokers}, topics {}.", names.join(" and "));
+        Ok(Topics { brokers: brokers.to_owned(), names })
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        if let Err(error) = delete_topics(&self.brokers, &BTreeMap::new(), &self.names) {
+            tracing::warn!("the topics of the demo are left behind: {error}");
+        }
     }
 }
 

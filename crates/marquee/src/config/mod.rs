@@ -40,7 +40,7 @@ pub use sections::{
     JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Store, StoreKind, Stream,
     TimeUnit, Transform,
 };
-pub use value::Properties;
+pub use value::{Properties, is_broker_list};
 
 use marquee_model::Kind;
 use marquee_sources::json::OfRecord;

@@ -63,7 +63,7 @@ pub(super) fn is_topic(name: &str) -> bool {
 }
 
 /// Whether it is `host:port`, or several of them separated by commas.
-pub(super) fn is_broker_list(text: &str) -> bool {
+pub fn is_broker_list(text: &str) -> bool {
     text.split(',').all(|broker| {
         broker.trim().rsplit_once(':').is_some_and(|(host, port)| {
             let host_fits = !host.is_empty() && !host.contains(|c: char| c.is_whitespace());

@@ -4,7 +4,7 @@
 //! range of time is a range of keys), length and bytes of the slice, length and bytes of the video
 //! (2-byte lengths), lane (4 bytes). All lanes of a cell lie side by side.
 
-use marquee_model::CellKey;
+use marquee_model::{CellKey, Side};
 use marquee_pipeline::lane::CellView;
 use std::hash::{DefaultHasher, Hasher};
 
@@ -56,6 +56,19 @@ pub(super) fn read_counts(key: &[u8]) -> Option<(CellKey, u32)> {
     Some((CellKey { video, epoch_start_ms, epoch_ms, slice }, lane))
 }
 
+/// Reads the key of a chunk: its cell, lane and side.
+pub(super) fn read_chunk(key: &[u8]) -> Option<(CellKey, u32, Side)> {
+    const TAIL: usize = 1 + 8 + 8;
+    let (counts_key, tail) = key.split_at_checked(key.len().checked_sub(TAIL)?)?;
+    let (cell, lane) = read_counts(counts_key)?;
+    let side = match tail.first()? {
+        0 => Side::Impressions,
+        1 => Side::Plays,
+        _ => return None,
+    };
+    Some((cell, lane, side))
+}
+
 fn push_text(key: &mut Vec<u8>, text: &str) {
     let len = u16::try_from(text.len()).expect("ids and slices are bounded far below 64 KiB");
     key.extend_from_slice(&len.to_be_bytes());
@@ -90,7 +103,9 @@ mod tests {
                 CellView { epoch_ms, epoch_start_ms, slice: &slice, video: &video, counts };
             let key = super::counts(&view, lane);
             let expected = CellKey { video: video.clone(), epoch_start_ms, epoch_ms, slice: slice.clone() };
-            prop_assert_eq!(read_counts(&key), Some((expected, lane)));
+            prop_assert_eq!(read_counts(&key), Some((expected.clone(), lane)));
+            let chunk = super::chunk(&key, 1, epoch_start_ms as u64, b"ids");
+            prop_assert_eq!(read_chunk(&chunk), Some((expected, lane, Side::Plays)));
         }
     }
 }

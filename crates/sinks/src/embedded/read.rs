@@ -91,6 +91,22 @@ impl EmbeddedStore {
         Ok(ids)
     }
 
+    /// Calls `each` with every member of every cell and lane, as often as chunks repeat it.
+    pub fn each_member(
+        &self,
+        mut each: impl FnMut(&CellKey, u32, Side, &Id),
+    ) -> Result<(), SinkError> {
+        for item in self.db.snapshot().iter(&self.members) {
+            let (key, value) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+            let (cell, lane, side) = keys::read_chunk(&key)
+                .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
+            let mut ids = BTreeSet::new();
+            chunk::decode_into(&value, &mut ids).map_err(|e| self.damaged(&e.to_string()))?;
+            ids.iter().for_each(|id| each(&cell, lane, side, id));
+        }
+        Ok(())
+    }
+
     /// All gaps, in no order that means anything.
     pub fn gaps(&self) -> Result<Vec<Gap>, SinkError> {
         let mut gaps = Vec::new();

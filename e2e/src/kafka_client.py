@@ -1,0 +1,115 @@
+"""A stock Kafka client for tests. Reads one JSON request from standard input, writes one answer.
+
+{"do": "produce", "brokers", "config": {...}, "records": [{"topic", "partition"?, "key"?, "value"?,
+   "headers"?, "timestamp"?}], "transaction": "commit" | "abort" | null}
+{"do": "topics", "brokers", "create": {name: [partitions, {config}]}, "delete": [name]}
+{"do": "trim", "brokers", "before": [[topic, partition, offset]]}
+{"do": "committed", "brokers", "group", "topics": {name: partitions}}
+{"do": "consume", "brokers", "topics": {name: partitions}}: all records there are
+"""
+
+import json
+import sys
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+asked = json.load(sys.stdin)
+brokers = asked["brokers"]
+
+
+def produce():
+    config = {"bootstrap.servers": brokers, "linger.ms": 5, "queue.buffering.max.messages": 1000000}
+    config.update(asked.get("config", {}))
+    transaction = asked.get("transaction")
+    producer = Producer(config)
+    if transaction:
+        producer.init_transactions()
+        producer.begin_transaction()
+    failed = []
+
+    def told(error, _message):
+        if error is not None:
+            failed.append(str(error))
+
+    for record in asked["records"]:
+        given = {name: record[name] for name in ("partition", "timestamp") if name in record}
+        headers = [tuple(header) for header in record.get("headers", [])] or None
+        producer.produce(
+            record["topic"],
+            key=record.get("key"),
+            value=record.get("value"),
+            headers=headers,
+            on_delivery=told,
+            **given,
+        )
+        producer.poll(0)
+    producer.flush(60)
+    if transaction == "commit":
+        producer.commit_transaction()
+    elif transaction == "abort":
+        producer.abort_transaction()
+    return {"failed": failed}
+
+
+def topics():
+    admin = AdminClient({"bootstrap.servers": brokers})
+    if asked.get("delete"):
+        for done in admin.delete_topics(asked["delete"], operation_timeout=30).values():
+            done.result()
+        time.sleep(1)
+    new = [NewTopic(n, p, 1, config=c) for n, (p, c) in asked.get("create", {}).items()]
+    if new:
+        for done in admin.create_topics(new, operation_timeout=30).values():
+            done.result()
+        time.sleep(0.5)
+    return {}
+
+
+def trim():
+    admin = AdminClient({"bootstrap.servers": brokers})
+    before = [TopicPartition(t, p, o) for t, p, o in asked["before"]]
+    for done in admin.delete_records(before).values():
+        done.result()
+    return {}
+
+
+def partitions():
+    return [TopicPartition(t, p) for t, n in asked["topics"].items() for p in range(n)]
+
+
+def committed():
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": asked["group"]})
+    found = consumer.committed(partitions(), timeout=30)
+    answer = []
+    for place in found:
+        low, high = consumer.get_watermark_offsets(place, timeout=30)
+        answer.append([place.topic, place.partition, place.offset, low, high, place.metadata])
+    consumer.close()
+    return {"offsets": answer}
+
+
+def consume():
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "none", "enable.auto.commit": False})
+    left, records = {}, []
+    for place in partitions():
+        low, high = consumer.get_watermark_offsets(place, timeout=30)
+        if high > low:
+            left[(place.topic, place.partition)] = high
+    consumer.assign([TopicPartition(t, p, 0) for t, p in left])
+    while left:
+        message = consumer.poll(30)
+        assert message is not None, f"nothing comes, and {left} is left"
+        assert message.error() is None, message.error()
+        place = (message.topic(), message.partition())
+        records.append([*place, message.offset(), (message.key() or b"").decode(),
+                        (message.value() or b"").decode(), message.timestamp()[1]])
+        if message.offset() + 1 >= left[place]:
+            del left[place]
+    consumer.close()
+    return {"records": records}
+
+
+known = {"produce": produce, "topics": topics, "trim": trim, "committed": committed, "consume": consume}
+json.dump(known[asked["do"]](), sys.stdout)
