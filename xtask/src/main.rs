@@ -9,6 +9,7 @@ mod bench;
 mod licenses;
 mod process;
 mod report;
+mod sanitize;
 mod services;
 mod test;
 mod tidy;
@@ -37,6 +38,8 @@ enum Chore {
     Licenses,
     /// Format all Rust files
     Fmt,
+    /// Run the tests of the unsafe code under an address sanitizer (slow: builds everything anew)
+    Sanitize,
     /// Measure speed and memory against DuckDB, the core alone and the collector
     Bench(bench::Arguments),
     /// Start, stop and install real servers: a Kafka broker, a fault proxy
@@ -49,6 +52,7 @@ fn main() -> Result<ExitCode> {
         Chore::Tidy => tidy::run()?,
         Chore::Licenses => licenses::run()?.is_passed(),
         Chore::Fmt => process::cargo(&["fmt", "--all"]).status()?.success(),
+        Chore::Sanitize => sanitize::run()?,
         Chore::Bench(arguments) => bench::run(&arguments)?,
         Chore::Services(arguments) => services::run(&arguments).map(|()| true)?,
     };

@@ -323,7 +323,7 @@ impl Owner {
         }
         let mut commits = Vec::new();
         for lane in lanes.iter_mut() {
-            commits.extend(lane.commit(&*self.store)?);
+            commits.extend(lane.commit()?);
         }
         if !commits.is_empty() {
             self.store.commit(&commits)?;

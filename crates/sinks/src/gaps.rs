@@ -26,6 +26,26 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// Adds gaps to a list that holds each once.
+    pub fn add(list: &mut Vec<Gap>, gaps: impl IntoIterator<Item = Gap>) {
+        for gap in gaps {
+            if !list.contains(&gap) {
+                list.push(gap);
+            }
+        }
+    }
+
+    /// One gap that covers all of some, where they are too many to be told one by one; `None` of
+    /// none. It takes its other words from the first.
+    pub fn covering(gaps: &[Gap]) -> Option<Gap> {
+        let mut all = gaps.first()?.clone();
+        for gap in gaps {
+            all.from_ms = all.from_ms.min(gap.from_ms);
+            all.to_ms = all.to_ms.max(gap.to_ms);
+        }
+        Some(all)
+    }
+
     /// Whether a cell of this epoch may lack members.
     pub fn touches(&self, epoch_start_ms: i64, epoch_ms: i64) -> bool {
         epoch_start_ms < self.to_ms && epoch_start_ms.saturating_add(epoch_ms) > self.from_ms

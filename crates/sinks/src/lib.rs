@@ -72,6 +72,13 @@ pub struct LaneState {
     /// Ids of the topics that the offsets belong to, by topic; empty where the log has none.
     #[serde(default)]
     pub topic_ids: Vec<String>,
+    /// For each topic the furthest offset that this store has ever held results of. It is ahead of
+    /// `next_offsets` where the lane went on from what another process had committed.
+    #[serde(default)]
+    pub results_to: Vec<u64>,
+    /// Gaps that touch open epochs: whoever has the lane next, with another store, must know them.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
 }
 
 /// A store that cannot go on.

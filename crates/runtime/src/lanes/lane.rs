@@ -11,7 +11,7 @@ use marquee_expr::Value;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::{LaneSettings, Verdict};
 use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
-use marquee_sinks::{Gap, LaneCommit, LaneState, Sink};
+use marquee_sinks::{Gap, LaneCommit, LaneState};
 use marquee_sources::json::RecordMeta;
 use marquee_sources::{Limit, Record, Source, SourceError};
 use std::sync::Arc;
@@ -41,10 +41,6 @@ pub struct LaneOwner {
     pub(super) pipeline: LanePipeline,
     /// Where the lane is: durable up to the last commit, the rest is being worked on.
     pub(super) state: LaneState,
-    /// The store holds results up to here: nothing is written before the lane has come as far.
-    floor: Vec<u64>,
-    /// Whether counts must still be compared with the store's before the first write.
-    pub(super) compares_first: bool,
     /// Records that are gone unread; what they held is judged by the first record after them.
     unread: Vec<Unread>,
     /// Record time of the first record of each topic that was read here.
@@ -97,8 +93,6 @@ impl LaneOwner {
             pipeline,
             letters: Letters::open(&settings.letters, *lane, state)?,
             state: state.clone(),
-            floor: resumption.floor.clone(),
-            compares_first: !resumption.is_own && !resumption.is_seeded,
             unread: resumption.unread.clone(),
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
@@ -321,11 +315,6 @@ impl LaneOwner {
         }
     }
 
-    /// Whether the store holds results that this lane has not come to yet.
-    pub(super) fn is_below_floor(&self) -> bool {
-        self.state.next_offsets.iter().zip(&self.floor).any(|(next, floor)| next < floor)
-    }
-
     /// What cells may lack because of records that were gone before they were read. Written before
     /// anything that is counted after them.
     pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
@@ -336,15 +325,14 @@ impl LaneOwner {
             let first_ms = first_ms[unread.topic].unwrap_or(now_ms);
             gaps::of_unread(plan, lane, frontier, &unread, first_ms)
         };
-        std::mem::take(&mut self.unread).into_iter().filter_map(gap).collect()
+        let gaps: Vec<Gap> = std::mem::take(&mut self.unread).into_iter().filter_map(gap).collect();
+        Gap::add(&mut self.state.gaps, gaps.iter().cloned());
+        gaps
     }
 
     /// What has to be committed, if anything changed. Letters are durable before.
-    pub(super) fn commit(&mut self, store: &dyn Sink) -> Result<Option<LaneCommit<'_>>, LaneError> {
+    pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
         self.is_committing = false;
-        if self.is_below_floor() {
-            return Ok(None); // invariant COUNT: until then a count could shrink
-        }
         if self.state.frontier != self.pipeline.frontier() {
             self.state.frontier = self.pipeline.frontier();
             self.changed = true;
@@ -353,15 +341,19 @@ impl LaneOwner {
         if !self.changed && !self.pipeline.has_changes() {
             return Ok(None);
         }
-        if std::mem::take(&mut self.compares_first) {
-            self.check_counts(store)?;
-        }
         self.letters.sync(&mut self.state)?;
         self.state.counters = self.pipeline.counters();
         let needed = self.plan.settings.oldest_needed_by(self.state.frontier);
         for offsets in &mut self.state.smallest_offsets {
             *offsets = offsets.split_off(&needed);
         }
+        let LaneState { next_offsets, results_to, .. } = &mut self.state;
+        results_to.resize(next_offsets.len(), 0);
+        for (held, next) in results_to.iter_mut().zip(next_offsets) {
+            *held = (*held).max(*next);
+        }
+        let open_ms = self.state.frontier * self.plan.settings.longest_ms();
+        self.state.gaps.retain(|gap| gap.to_ms > open_ms);
         self.changed = false;
         self.is_committing = true;
         self.progress.batches += 1;
@@ -386,15 +378,13 @@ impl LaneOwner {
 
     /// What was written is durable: time may move.
     pub(super) fn committed(&mut self, elapsed: Duration) {
-        if self.is_below_floor() {
-            return;
-        }
+        let records = std::mem::take(&mut self.batch_records);
+        self.batch_bytes = 0;
         self.pipeline.advance();
-        if self.batch_records > 0 {
+        if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
-            self.progress.last_batch_records = self.batch_records;
+            self.progress.last_batch_records = records;
         }
-        (self.batch_records, self.batch_bytes) = (0, 0);
         let (records, since) = self.moved;
         if since.elapsed() >= RATE_OVER {
             self.progress.records_per_second = records as f64 / since.elapsed().as_secs_f64();

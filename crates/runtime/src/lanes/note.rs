@@ -3,11 +3,12 @@
 //!
 //! It is a small JSON text, far below the 4,096 bytes that a broker takes: both positions (so that
 //! the note of either topic tells all), the frontier, the index of offsets where a rebuild begins,
-//! the counters, and what tells a commit of another generation or of another topic.
+//! the counters, what open epochs may lack, and what tells a commit of another generation or of
+//! another topic.
 
 use marquee_pipeline::Settings;
 use marquee_pipeline::lane::Counters;
-use marquee_sinks::LaneState;
+use marquee_sinks::{Gap, LaneState};
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::BTreeMap;
@@ -37,6 +38,9 @@ pub(super) struct Note {
     counters: [u64; 5],
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     topics: Vec<String>,
+    /// What open epochs may lack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<Gap>,
 }
 
 /// A short name for the settings that decide what is counted.
@@ -62,12 +66,14 @@ impl Note {
             index: state.smallest_offsets.iter().map(index).collect(),
             counters: [events, filtered, dead, late, duplicates],
             topics: state.topic_ids.clone(),
+            gaps: state.gaps.clone(),
         };
-        let text = note.to_json();
-        if text.len() <= MAX_BYTES {
-            return text;
+        if note.to_json().len() > MAX_BYTES {
+            note.index.clear();
         }
-        note.index.clear();
+        if note.to_json().len() > MAX_BYTES {
+            note.gaps = Gap::covering(&note.gaps).into_iter().collect();
+        }
         note.to_json()
     }
 
@@ -97,6 +103,8 @@ impl Note {
             smallest_offsets,
             counters: Counters { events, filtered, dead, late, duplicates },
             topic_ids: self.topics.clone(),
+            gaps: self.gaps.clone(),
+            results_to: Vec::new(),
             late_bytes: 0,
             dead_bytes: 0,
         }
@@ -138,6 +146,25 @@ mod tests {
         assert_eq!(Note::read(&text, 1), None, "another number of topics");
         assert_eq!(Note::read("offset of a Spark job", 2), None);
         assert_eq!(Note::read(&text.replace("\"marquee\":1", "\"marquee\":2"), 2), None);
+    }
+
+    #[test]
+    fn many_gaps_become_one_that_covers_them() {
+        let gap = |n: i64| Gap {
+            lane: 1,
+            topic: "impressions".to_owned(),
+            from_offset: n as u64,
+            to_offset: n as u64 + 1,
+            from_ms: 10 * n,
+            to_ms: 10 * n + 10,
+            reason: "trimmed".to_owned(),
+        };
+        let settings = Settings::default();
+        let many = LaneState { gaps: (3..100).map(gap).collect(), ..state(6) };
+        let text = Note::text(&many, &settings, "s");
+        assert!(text.len() <= MAX_BYTES, "{} bytes", text.len());
+        let read = Note::read(&text, 2).expect("it is ours").state(&settings).gaps;
+        assert_eq!((read.len(), read[0].from_ms, read[0].to_ms), (1, 30, 1000));
     }
 
     #[test]

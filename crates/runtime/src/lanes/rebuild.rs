@@ -5,8 +5,9 @@
 //! that were open all the time are certain to be in the store that goes with that position, so they
 //! are counted only; the counts must then be those of the store. Where they are not (a store that
 //! lost writes), or where the store is another one (another member of the group had the lane), the
-//! members are written again. Where the log no longer reaches back, the state is seeded from the
-//! members that the store holds.
+//! members are written again. Where this store may hold members that the rebuild does not find (it
+//! was ahead of the group's position, or the log no longer reaches back), open cells are seeded with
+//! them and grow by what is new.
 
 use super::lane::LaneOwner;
 use super::resume::Resumption;
@@ -151,11 +152,6 @@ impl LaneOwner {
         let is_equal = stored == rebuilt;
         Ok(if is_equal { Comparison::Equal } else { Comparison::StoreLacks })
     }
-
-    /// Refuses to write counts lower than those of the store.
-    pub(super) fn check_counts(&self, store: &dyn Sink) -> Result<(), LaneError> {
-        self.comparison(store).map(|_| ())
-    }
 }
 
 /// Gives a pipeline what the store holds of its open cells.
@@ -168,12 +164,14 @@ fn seed(
     let (lane, frontier) = (resumption.lane, resumption.state.frontier);
     let frontier_ms = frontier * settings.plan.settings.longest_ms();
     let stored = store.counts_of_lane(lane, frontier_ms)?;
-    tracing::warn!(
-        lane,
-        cells = stored.len(),
-        "the log no longer holds all that the open epochs were made of: they go on from the \
-         members in the store, and are served as incomplete. Give the topics a longer retention"
-    );
+    if !resumption.gaps.is_empty() {
+        tracing::warn!(
+            lane,
+            cells = stored.len(),
+            "the log no longer holds all that open epochs were made of: they go on from the members \
+             in the store, and are served as incomplete. Give the topics a longer retention"
+        );
+    }
     for (cell, counts) in stored {
         let members = store.members_of_lane(lane, &cell)?;
         let members =

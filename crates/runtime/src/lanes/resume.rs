@@ -23,14 +23,14 @@ pub(super) struct Resumption {
     /// Whether the store is where `state` is: then it must hold what the log proves, no more and
     /// no less.
     pub(super) is_own: bool,
-    /// The store holds results up to here. Nothing may be written before a lane has come as far: a
-    /// count would shrink.
-    pub(super) floor: Vec<u64>,
     /// Where reading begins, by topic.
     pub(super) from: Vec<u64>,
     /// Cells that may lack members.
     pub(super) gaps: Vec<Gap>,
-    /// Whether the state cannot be rebuilt whole: it is seeded from the store.
+    /// Whether the store may hold members of open cells that a rebuild does not find: because it is
+    /// ahead of the position in some topic, or because the log no longer has what they were made
+    /// of. Then these cells are seeded with what the store holds, and grow by what is not among it
+    /// (invariant COUNT: they never shrink).
     pub(super) is_seeded: bool,
     /// Records that are gone unread.
     pub(super) unread: Vec<Unread>,
@@ -71,10 +71,11 @@ impl Resumption {
                 });
             }
             let first = first_needed(&self.state, topic, needed);
-            if first < start && first < committed {
+            if first < start {
+                // What is gone may be in the store all the same: it may be ahead of the position.
+                self.is_seeded |= !self.is_new;
                 let gaps = gaps::of_rebuild(plan, self.lane, &self.state, topic, start);
-                self.is_seeded = true;
-                self.gaps.extend(gaps);
+                Gap::add(&mut self.state.gaps, gaps);
             }
             if committed < start {
                 let unread = Unread { topic, from_offset: committed, to_offset: start };
@@ -83,6 +84,7 @@ impl Resumption {
             }
             self.from.push(first.max(start));
         }
+        Gap::add(&mut self.gaps, self.state.gaps.iter().cloned());
         Ok(())
     }
 }
@@ -143,20 +145,30 @@ fn decide(
         lane,
         is_new,
         is_own: true,
-        floor: own_state.next_offsets.clone(),
         state: own_state.clone(),
         from: Vec::new(),
         gaps: Vec::new(),
         is_seeded: false,
         unread: Vec::new(),
     };
+    if let Some(note) = note.as_ref().filter(|note| !is_behind(note)) {
+        // The group is no further, but whoever committed last may know more of what is missing.
+        let known = note.state(&settings.plan.settings).gaps;
+        Gap::add(&mut resumption.state.gaps, known);
+    }
     if let Some(note) = note.filter(is_behind) {
         let mut state = note.state(&settings.plan.settings);
         resumption.gaps = counted_elsewhere(lane, &own_state, &state, settings);
         state.frontier = state.frontier.max(own_state.frontier);
         (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
+        Gap::add(&mut state.gaps, own_state.gaps.iter().cloned());
+        state.results_to.clone_from(&own_state.results_to);
         (resumption.state, resumption.is_own) = (state, false);
+        resumption.is_seeded = own.is_some();
     }
+    let results_to = &own_state.results_to;
+    resumption.is_seeded |=
+        results_to.iter().zip(&resumption.state.next_offsets).any(|(held, next)| held > next);
     resumption.state.topic_ids = match resumption.state.topic_ids.is_empty() {
         true => settings.topic_ids.clone(),
         false => resumption.state.topic_ids,

@@ -54,6 +54,12 @@ impl PartitionReader {
         self.position
     }
 
+    /// Records and events that wait.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.messages.len() + self.queue.len()
+    }
+
     /// Whether a read would find something at once.
     pub(super) fn has_data(&self) -> bool {
         self.messages.len() > 0 || self.queue.len() > 0

@@ -105,6 +105,12 @@ impl KafkaSource {
         })
     }
 
+    /// Records and events of a partition that wait in this process.
+    #[cfg(test)]
+    pub(super) fn queued(&self, topic: usize, lane: u32) -> usize {
+        self.lanes[&lane][topic].queued()
+    }
+
     /// Takes in what the keeper has noted.
     fn pump(&mut self) {
         self.pending.extend(self.events.try_iter());
