@@ -10,10 +10,12 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a broker may take to answer one question at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take before we look at what the client has to say.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// Which Kafka, which topics, and how much memory.
 #[derive(Debug, Clone)]
@@ -50,6 +52,7 @@ impl KafkaCluster {
         let consumer: BaseConsumer<Context> = client(&options.brokers, &options.properties)
             .create_with_context(context)
             .map_err(|error| settings(&error))?;
+        wait_for_brokers(&consumer, &options)?;
         let counts = options
             .topics
             .iter()
@@ -125,6 +128,27 @@ impl KafkaCluster {
 fn names(options: &KafkaOptions) -> Vec<CString> {
     let name = |(topic, _): &(String, _)| CString::new(topic.as_str()).expect("topics are checked");
     options.topics.iter().map(name).collect()
+}
+
+/// Waits until a broker answers, or as long as one may take. A question does not let the client say
+/// what it meets meanwhile (a port that refuses, a wrong name, a wrong password), and whoever has
+/// started the program should read it before the patience is at its end.
+fn wait_for_brokers(
+    consumer: &BaseConsumer<Context>,
+    options: &KafkaOptions,
+) -> Result<(), KafkaError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let Err(error) = consumer.fetch_metadata(Some(&options.topics[0].0), SHORT) else {
+            return Ok(());
+        };
+        // Nothing is subscribed: all that can come is what the client has to say.
+        let _ = consumer.poll(Duration::ZERO);
+        if Instant::now() >= until {
+            let (brokers, reason) = (options.brokers.clone(), error.to_string());
+            return Err(KafkaError::Unreachable { brokers, reason });
+        }
+    }
 }
 
 fn partitions(
