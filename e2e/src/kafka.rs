@@ -6,8 +6,9 @@ use crate::program::{marquee, run, run_with_input};
 use crate::skip;
 use marquee_services::{Kafka, KafkaOptions};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,9 +30,8 @@ pub fn broker() -> Option<&'static str> {
         missing();
     }
     static ADDRESS: OnceLock<String> = OnceLock::new();
-    Some(ADDRESS.get_or_init(|| shared.map(Kafka::bootstrap).unwrap_or_default()))
-        .map(String::as_str)
-        .filter(|address| !address.is_empty())
+    let address = ADDRESS.get_or_init(|| shared.map(Kafka::bootstrap).unwrap_or_default());
+    (!address.is_empty()).then_some(address)
 }
 
 /// A broker of a test's own, which it may kill.
@@ -82,13 +82,18 @@ impl Setup {
     /// The reference job on these topics, with a store of this name. `log` and `more` are added to
     /// `[log]` and to the end of the file.
     pub fn config(&self, store: &str, log: &str, more: &str) -> PathBuf {
-        std::fs::create_dir_all(&self.folder).expect("the folder is ours");
         let reference = std::fs::read_to_string(example("reference.toml")).expect("it is there");
-        let reference = reference
+        self.config_of(store, &reference, log, more)
+    }
+
+    /// The same of another job: its sections `[impressions]` and `[plays]` get their topics here.
+    pub fn config_of(&self, store: &str, job: &str, log: &str, more: &str) -> PathBuf {
+        std::fs::create_dir_all(&self.folder).expect("the folder is ours");
+        let job = job
             .replace("[impressions]", &format!("[impressions]\ntopic = {:?}", self.impressions))
             .replace("[plays]", &format!("[plays]\ntopic = {:?}", self.plays));
         let text = format!(
-            "{reference}\n[log]\nkind = \"kafka\"\nbrokers = {:?}\ngroup = {:?}\n{log}\n\
+            "{job}\n[log]\nkind = \"kafka\"\nbrokers = {:?}\ngroup = {:?}\n{log}\n\
              [store]\npath = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
             self.brokers,
             self.group,
@@ -122,6 +127,34 @@ impl Setup {
     pub fn client(&self, client: &Client, mut request: Value) -> Value {
         request["brokers"] = json!(self.brokers);
         client.ask(&request)
+    }
+
+    /// Writes records by the stock client, which is set up so; where each of them stands now.
+    #[track_caller]
+    pub fn produce(&self, client: &Client, config: Value, records: &[Value]) -> Vec<Place> {
+        self.send(client, config, records, Value::Null)
+    }
+
+    /// The same within a transaction, which is ended so: `commit` or `abort`. `config` has its
+    /// `transactional.id`.
+    #[track_caller]
+    pub fn transact(&self, client: &Client, config: Value, end: &str, records: &[Value]) {
+        self.send(client, config, records, json!(end));
+    }
+
+    #[track_caller]
+    fn send(&self, client: &Client, config: Value, records: &[Value], end: Value) -> Vec<Place> {
+        let ask = json!({ "do": "produce", "config": config, "records": records,
+                          "transaction": end });
+        places(&self.client(client, ask))
+    }
+
+    /// Writes records within a transaction that stays open.
+    #[track_caller]
+    pub fn begin(&self, client: &Client, config: Value, records: &[Value]) -> OpenTransaction {
+        let ask = json!({ "do": "produce", "brokers": self.brokers, "config": config,
+                          "records": records, "transaction": "open" });
+        OpenTransaction::begin(client, &ask)
     }
 
     /// Creates topics, each with so many partitions and these settings.
@@ -163,6 +196,70 @@ impl Client {
         let finished = run_with_input(Command::new(&self.python).args(["-c", CLIENT]), &input);
         serde_json::from_slice(&finished.expect_code(0).stdout).expect("it answers JSON")
     }
+}
+
+/// Partition and offset.
+pub type Place = (u32, u64);
+
+#[track_caller]
+fn places(answer: &Value) -> Vec<Place> {
+    assert_eq!(answer["failed"], json!([]), "all records are written");
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let place = |place: &Value| (number(&place[0]) as u32, number(&place[1]));
+    answer["placed"].as_array().expect("a list").iter().map(place).collect()
+}
+
+/// A transaction of a stock producer that has neither been committed nor aborted.
+pub struct OpenTransaction {
+    producer: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl OpenTransaction {
+    /// Returns when the broker has the records.
+    #[track_caller]
+    fn begin(client: &Client, request: &Value) -> OpenTransaction {
+        let mut command = Command::new(&client.python);
+        command.args(["-c", CLIENT]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut producer = command.spawn().expect("it starts");
+        let input = producer.stdin.take().expect("it is piped");
+        let output = BufReader::new(producer.stdout.take().expect("it is piped"));
+        let mut transaction = OpenTransaction { producer, input, output };
+        transaction.say(&request.to_string());
+        transaction
+    }
+
+    /// Makes its records visible.
+    #[track_caller]
+    pub fn commit(mut self) {
+        self.say("commit");
+        let status = self.producer.wait().expect("the child is ours");
+        assert!(status.success(), "{status}");
+    }
+
+    /// Says a line, and waits for the answer.
+    #[track_caller]
+    fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("it reads");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("it answers");
+        places(&serde_json::from_str(&answer).expect("it answers JSON"));
+    }
+}
+
+/// What stands in the dead-letter output of a lane: source, position and reason of each letter, and
+/// the letter itself.
+pub fn dead_letters(store: &Path, lane: u32) -> Vec<(String, u64, String, Value)> {
+    let file = store.join("dead").join(format!("lane-{lane}.ndjson"));
+    let lines = std::fs::read_to_string(file).expect("each lane has one");
+    let letter = |line: &str| {
+        let letter: Value = serde_json::from_str(line).expect("letters are JSON");
+        let text = |name: &str| letter[name].as_str().expect("a text").to_owned();
+        let position = letter["position"].as_u64().expect("a number");
+        (text("source"), position, text("reason"), letter)
+    };
+    lines.lines().map(letter).collect()
 }
 
 /// The oracle's tables for the reference job over two files of events: docs/semantics.sql needs no

@@ -1,10 +1,15 @@
-"""A stock Kafka client for tests. Reads one JSON request from standard input, writes one answer.
+"""A stock Kafka client for tests. Reads a line of JSON, the request, from standard input, and writes
+one answer.
 
 {"do": "produce", "brokers", "config": {...}, "records": [{"topic", "partition"?, "key"?, "value"?,
-   "headers"?, "timestamp"?}], "transaction": "commit" | "abort" | null}
+   "value_base16"?, "headers"?, "timestamp"?}], "transaction": "commit" | "abort" | "open" | null}:
+   where each record stands, in their order, as [partition, offset]. "open": answers while the
+   transaction is open, and ends it as the next line says, "commit" or "abort"
 {"do": "topics", "brokers", "create": {name: [partitions, {config}]}, "delete": [name]}
 {"do": "trim", "brokers", "before": [[topic, partition, offset]]}
 {"do": "committed", "brokers", "group", "topics": {name: partitions}}
+{"do": "commit", "brokers", "group", "offsets": [[topic, partition, offset, metadata | null]]}
+{"do": "forget", "brokers", "group"}: deletes the group with all its offsets
 {"do": "consume", "brokers", "topics": {name: partitions}}: all records there are
 """
 
@@ -12,10 +17,10 @@ import json
 import sys
 import time
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-asked = json.load(sys.stdin)
+asked = json.loads(sys.stdin.readline())
 brokers = asked["brokers"]
 
 
@@ -27,30 +32,39 @@ def produce():
     if transaction:
         producer.init_transactions()
         producer.begin_transaction()
-    failed = []
+    failed, placed = [], [None] * len(asked["records"])
 
-    def told(error, _message):
-        if error is not None:
-            failed.append(str(error))
+    def told(number):
+        def tell(error, message):
+            if error is not None:
+                failed.append(str(error))
+            else:
+                placed[number] = [message.partition(), message.offset()]
 
-    for record in asked["records"]:
+        return tell
+
+    for number, record in enumerate(asked["records"]):
         given = {name: record[name] for name in ("partition", "timestamp") if name in record}
         headers = [tuple(header) for header in record.get("headers", [])] or None
+        bytes_given = record.get("value_base16")
         producer.produce(
             record["topic"],
             key=record.get("key"),
-            value=record.get("value"),
+            value=record.get("value") if bytes_given is None else bytes.fromhex(bytes_given),
             headers=headers,
-            on_delivery=told,
+            on_delivery=told(number),
             **given,
         )
         producer.poll(0)
     producer.flush(60)
+    if transaction == "open":
+        print(json.dumps({"failed": failed, "placed": placed}), flush=True)
+        transaction = sys.stdin.readline().strip()
     if transaction == "commit":
         producer.commit_transaction()
     elif transaction == "abort":
         producer.abort_transaction()
-    return {"failed": failed}
+    return {"failed": failed, "placed": placed}
 
 
 def topics():
@@ -79,15 +93,44 @@ def partitions():
     return [TopicPartition(t, p) for t, n in asked["topics"].items() for p in range(n)]
 
 
+def note_of(place):
+    """The metadata of a commit. Where it comes from the broker, the client reads on behind its end
+    (librdkafka keeps its length, and no zero byte): what follows a JSON object is cut off."""
+    try:
+        text = place.metadata or ""
+    except UnicodeDecodeError as error:
+        text = error.object.decode(errors="replace")
+    try:
+        return text[: json.JSONDecoder().raw_decode(text)[1]]
+    except ValueError:
+        return text
+
+
 def committed():
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": asked["group"]})
     found = consumer.committed(partitions(), timeout=30)
     answer = []
     for place in found:
         low, high = consumer.get_watermark_offsets(place, timeout=30)
-        answer.append([place.topic, place.partition, place.offset, low, high, place.metadata])
+        answer.append([place.topic, place.partition, place.offset, low, high, note_of(place)])
     consumer.close()
     return {"offsets": answer}
+
+
+def commit():
+    offsets = [TopicPartition(t, p, o, m or "") for t, p, o, m in asked["offsets"]]
+    admin = AdminClient({"bootstrap.servers": brokers})
+    group = ConsumerGroupTopicPartitions(asked["group"], offsets)
+    for done in admin.alter_consumer_group_offsets([group]).values():
+        done.result()
+    return {}
+
+
+def forget():
+    admin = AdminClient({"bootstrap.servers": brokers})
+    for done in admin.delete_consumer_groups([asked["group"]]).values():
+        done.result()
+    return {}
 
 
 def consume():
@@ -111,5 +154,13 @@ def consume():
     return {"records": records}
 
 
-known = {"produce": produce, "topics": topics, "trim": trim, "committed": committed, "consume": consume}
+known = {
+    "produce": produce,
+    "topics": topics,
+    "trim": trim,
+    "committed": committed,
+    "commit": commit,
+    "forget": forget,
+    "consume": consume,
+}
 json.dump(known[asked["do"]](), sys.stdout)

@@ -76,12 +76,50 @@ impl Service {
         self.child.wait().expect("the child is ours").code()
     }
 
+    /// The same, and panics unless it ends in time.
+    pub fn wait_within(mut self, limit: Duration) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("not ended after {limit:?}:\n{}", self.said());
+    }
+
+    /// What it, and those before it with the same log, have said on standard error.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("it was created")
+    }
+
     /// The JSON of a GET.
     pub fn get(&self, path: &str) -> Value {
         let url = format!("{}{path}", self.address);
         let answer = ureq::get(&url).call();
         let mut answer = answer.unwrap_or_else(|e| panic!("GET {url}: {e}"));
         answer.body_mut().read_json().expect("it is JSON")
+    }
+
+    /// All cells that it serves, of all slices.
+    pub fn trends(&self) -> Vec<Value> {
+        let (mut cells, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/trends?limit=10000&sort=video&slices=all{after}"));
+            cells.extend(page["cells"].as_array().expect("a list").iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return cells,
+            }
+        }
+    }
+
+    /// The code of `/readyz`.
+    pub fn readiness(&self) -> u16 {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.get(&format!("{}/readyz", self.address)).call();
+        answer.expect("it answers").status().as_u16()
     }
 
     /// Waits until everything in the log is counted, at least `events` events.

@@ -41,7 +41,8 @@ pub type Path = Vec<String>;
 pub enum OfRecord {
     /// `$record.key`, as text.
     Key,
-    /// `$record.headers.NAME`: the value of the first header of that name, as text.
+    /// `$record.headers.NAME`: the value of the last header of that name, as text; of
+    /// several the last one counts in expressions, too.
     Header(String),
     /// `$record.time`: the log's own timestamp, milliseconds since 1970 UTC.
     Time,
@@ -83,7 +84,7 @@ impl OfRecord {
                 None => Raw::Missing,
             },
             OfRecord::Header(name) => {
-                let value = meta.headers.iter().find(|(found, _)| found == name);
+                let value = meta.headers.iter().rfind(|(found, _)| found == name);
                 value.map_or(Raw::Missing, |(_, value)| Raw::String(Cow::Borrowed(value)))
             }
             OfRecord::Time => number(meta.record_time_ms),

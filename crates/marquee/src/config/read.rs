@@ -63,8 +63,10 @@ fn log(section: &Section<'_>, base_dir: &Path) -> Log {
 }
 
 /// Settings that the program makes itself, with what to do instead.
-const OWN_PROPERTIES: [(&str, &str); 9] = [
+const OWN_PROPERTIES: [(&str, &str); 11] = [
     ("bootstrap.servers", "write it as `brokers`"),
+    // librdkafka's other name for it: of both, an arbitrary one would win.
+    ("metadata.broker.list", "write it as `brokers`"),
     ("group.id", "write it as `group`"),
     ("enable.auto.commit", "offsets are committed only after the store has the results"),
     ("enable.auto.offset.store", "offsets are committed only after the store has the results"),
@@ -72,6 +74,7 @@ const OWN_PROPERTIES: [(&str, &str); 9] = [
     ("enable.partition.eof", "an idle topic is told from a slow one by it"),
     ("partition.assignment.strategy", "a lane needs the same partition of both topics: range"),
     ("group.protocol", "a lane needs the same partition of both topics: the classic protocol"),
+    ("isolation.level", "what a transaction has taken back was never an event"),
     ("enable.idempotence", "a record that is sent again must not be written twice"),
 ];
 

@@ -128,6 +128,26 @@ fn ids_over_the_limit_and_bytes_that_are_no_text() {
 }
 
 #[test]
+fn of_several_headers_of_one_name_the_last_counts_as_it_does_in_expressions() {
+    let headers = [("h", "first"), ("other", "x"), ("h", "last")];
+    let headers = headers.map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value)));
+    let meta = RecordMeta { headers: &headers, ..RecordMeta::default() };
+    let (attribute, _) = declared("d", Type::String, true);
+    let attributes = vec![(attribute, path("$record.headers.h"))];
+    let mut events = 0;
+    Decoder::new(Mapping { attributes, ..mapping() }).decode(
+        br#"{"r":"a","v":"b","t":5}"#,
+        &meta,
+        |event| {
+            events += 1;
+            let values = event.expect("it is good");
+            assert_eq!(values[ATTRIBUTES], Value::String("last".into()));
+        },
+    );
+    assert_eq!(events, 1);
+}
+
+#[test]
 fn nested_paths_and_units_of_time() {
     let at = |unit, record: &str| {
         let nested = Mapping {

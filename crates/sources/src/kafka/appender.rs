@@ -1,7 +1,7 @@
 //! Writes records to Kafka: the collector's way in, and that of `generate`.
 
 use super::context::log;
-use super::{KafkaError, client, settings};
+use super::{KafkaError, Role, client, settings};
 use crate::{Appender, NewRecord, SourceError};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -33,7 +33,7 @@ impl KafkaAppender {
         properties: &BTreeMap<String, String>,
         topics: &[String],
     ) -> Result<KafkaAppender, KafkaError> {
-        let mut config = client(brokers, properties);
+        let mut config = client(brokers, properties, Role::Producer);
         let mut default = |name: &str, value: &str| {
             if !properties.contains_key(name) {
                 config.set(name, value);

@@ -3,20 +3,22 @@
 
 use super::context::Context;
 use super::ffi;
-use super::{KafkaError, client, settings};
+use super::{KafkaError, Role, client, settings};
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a broker may take to answer one question at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for questions without whose answers it goes on. (The mock cluster of the tests knows no
 /// answer to them.)
 const PATIENCE_IF_IT_MAY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// How long it may take before we look at what the client has to say.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// Which Kafka, which topics, and how much memory.
 #[derive(Debug, Clone)]
@@ -50,9 +52,10 @@ impl KafkaCluster {
     /// What is wrong, and what to do about it.
     pub fn connect(options: KafkaOptions) -> Result<KafkaCluster, KafkaError> {
         let (context, _events) = Context::new();
-        let consumer: BaseConsumer<Context> = client(&options.brokers, &options.properties)
+        let consumer: BaseConsumer<Context> = client(&options.brokers, &options.properties, Role::Consumer)
             .create_with_context(context)
             .map_err(|error| settings(&error))?;
+        wait_for_brokers(&consumer, &options)?;
         let counts = options
             .topics
             .iter()
@@ -134,6 +137,27 @@ fn names(options: &KafkaOptions) -> Vec<CString> {
     options.topics.iter().map(name).collect()
 }
 
+/// Waits until a broker answers, or as long as one may take. A question does not let the client say
+/// what it meets meanwhile (a port that refuses, a wrong name, a wrong password), and whoever has
+/// started the program should read it before the patience is at its end.
+fn wait_for_brokers(
+    consumer: &BaseConsumer<Context>,
+    options: &KafkaOptions,
+) -> Result<(), KafkaError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let Err(error) = consumer.fetch_metadata(Some(&options.topics[0].0), SHORT) else {
+            return Ok(());
+        };
+        // Nothing is subscribed: all that can come is what the client has to say.
+        let _ = consumer.poll(Duration::ZERO);
+        if Instant::now() >= until {
+            let (brokers, reason) = (options.brokers.clone(), error.to_string());
+            return Err(KafkaError::Unreachable { brokers, reason });
+        }
+    }
+}
+
 fn partitions(
     consumer: &BaseConsumer<Context>,
     brokers: &str,
@@ -155,7 +179,7 @@ fn partitions(
 /// A compacted topic keeps one record a key, and a request's events share their key.
 fn refuse_compacted(options: &KafkaOptions) -> Result<(), KafkaError> {
     let admin: AdminClient<DefaultClientContext> =
-        client(&options.brokers, &options.properties).create().map_err(|error| settings(&error))?;
+        client(&options.brokers, &options.properties, Role::Administrator).create().map_err(|error| settings(&error))?;
     let asked: Vec<ResourceSpecifier<'_>> =
         options.topics.iter().map(|(topic, _)| ResourceSpecifier::Topic(topic)).collect();
     let request = AdminOptions::new().request_timeout(Some(PATIENCE_IF_IT_MAY));

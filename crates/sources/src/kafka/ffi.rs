@@ -290,6 +290,28 @@ impl Drop for Commits {
     }
 }
 
+/// The metadata of a partition's committed offset; `None` where nothing is committed. (The crate's
+/// own function panics at metadata of a foreign client that is no UTF-8.)
+pub(super) fn note_of(
+    committed: &TopicPartitionList,
+    topic: &str,
+    partition: i32,
+) -> Option<String> {
+    // SAFETY: the list is alive, and its `cnt` elements are valid; names end with a zero, and the
+    // metadata of an element are `metadata_size` bytes that belong to it.
+    unsafe {
+        let list = &*committed.ptr();
+        let elements = usize::try_from(list.cnt).unwrap_or(0);
+        let elements = (0..elements).map(|place| &*list.elems.add(place));
+        let is_it = |e: &&rd_kafka_topic_partition_t| {
+            e.partition == partition && CStr::from_ptr(e.topic).to_bytes() == topic.as_bytes()
+        };
+        let element = elements.into_iter().find(is_it).filter(|element| element.offset >= 0)?;
+        let bytes = slice(element.metadata, element.metadata_size).unwrap_or_default();
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
 /// The end of a partition as of the last fetch, without asking anybody; `None` before the first.
 pub(super) fn known_end(
     client: &BaseConsumer<Context>,

@@ -43,11 +43,55 @@ pub use topics::{create_topics, delete_topics};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use std::collections::BTreeMap;
 
+/// Who connects. librdkafka warns of every property that is another role's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Consumer,
+    Producer,
+    Administrator,
+}
+
+impl Role {
+    /// How the names of properties begin that only consumers, or only producers, have.
+    const OF_CONSUMERS: [&str; 10] = [
+        "auto.",
+        "check.crcs",
+        "fetch.",
+        "group.",
+        "heartbeat.",
+        "max.partition.fetch",
+        "max.poll.",
+        "offset.",
+        "queued.",
+        "session.",
+    ];
+    const OF_PRODUCERS: [&str; 12] = [
+        "acks",
+        "batch.",
+        "compression.",
+        "delivery.",
+        "linger.",
+        "message.send",
+        "message.timeout",
+        "partitioner",
+        "queue.buffering.",
+        "queuing.",
+        "request.required",
+        "sticky.",
+    ];
+
+    fn takes(self, name: &str) -> bool {
+        let is_of = |names: &[&str]| names.iter().any(|begin| name.starts_with(begin));
+        (self == Role::Consumer || !is_of(&Self::OF_CONSUMERS))
+            && (self == Role::Producer || !is_of(&Self::OF_PRODUCERS))
+    }
+}
+
 /// What consumers, producers and the administrator share: where to connect, and as whom.
-fn client(brokers: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
+fn client(brokers: &str, properties: &BTreeMap<String, String>, role: Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("client.id", "marquee").set_log_level(RDKafkaLogLevel::Warning);
-    for (name, value) in properties {
+    for (name, value) in properties.iter().filter(|(name, _)| role.takes(name)) {
         config.set(name, value);
     }
     config.set("bootstrap.servers", brokers);

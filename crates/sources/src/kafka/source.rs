@@ -8,9 +8,9 @@
 
 use super::cluster::KafkaCluster;
 use super::context::{Context, GroupEvent};
-use super::ffi::{Code, Commits, Queue, known_end};
+use super::ffi::{Code, Commits, Queue, known_end, note_of};
 use super::reader::{PartitionReader, Stop};
-use super::{KafkaError, client, settings};
+use super::{KafkaError, Role, client, settings};
 use crate::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -168,11 +168,7 @@ impl KafkaSource {
                     self.consumer.fetch_watermarks(topic, lane as i32, PATIENCE).map_err(later)?;
                 assigned.start_offsets.push(u64::try_from(start).unwrap_or(0));
                 assigned.end_offsets.push(u64::try_from(end).unwrap_or(0));
-                if let Some(element) = committed.find_partition(topic, lane as i32)
-                    && matches!(element.offset(), Offset::Offset(_))
-                {
-                    assigned.notes.push(element.metadata().to_owned());
-                }
+                assigned.notes.extend(note_of(&committed, topic, lane as i32));
             }
             found.push(assigned);
         }
@@ -471,7 +467,7 @@ fn is_fatal(error: &rdkafka::error::KafkaError) -> bool {
 /// double data they are refused before (see the documentation of `[log] properties`).
 fn consumer_config(cluster: &KafkaCluster, owner: usize) -> rdkafka::ClientConfig {
     let options = cluster.options();
-    let mut config = client(&options.brokers, &options.properties);
+    let mut config = client(&options.brokers, &options.properties, Role::Consumer);
     let mut default = |name: &str, value: &str| {
         if !options.properties.contains_key(name) {
             config.set(name, value);

@@ -1,12 +1,12 @@
 //! Creates and deletes topics, for commands that write invented events.
 
-use super::{KafkaError, client, settings};
+use super::{KafkaError, Role, client, settings};
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,7 +40,25 @@ pub fn create_topics(
             }
         }
     }
+    topics.iter().for_each(|topic| wait_for(&admin, topic));
     Ok(())
+}
+
+/// Waits until a topic that was created is there for whoever looks: brokers learn of it a moment
+/// after the one that has answered. If it does not come, the next one who looks for it says so.
+fn wait_for(admin: &AdminClient<DefaultClientContext>, topic: &str) {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let metadata = admin.inner().fetch_metadata(Some(topic), PATIENCE);
+        let is_there = metadata.is_ok_and(|metadata| {
+            let mut found = metadata.topics().iter().filter(|found| found.name() == topic);
+            found.any(|found| found.error().is_none() && !found.partitions().is_empty())
+        });
+        if is_there {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Deletes topics; one that is not there is no error.
@@ -66,5 +84,5 @@ fn admin(
     brokers: &str,
     properties: &BTreeMap<String, String>,
 ) -> Result<AdminClient<DefaultClientContext>, KafkaError> {
-    client(brokers, properties).create().map_err(|error| settings(&error))
+    client(brokers, properties, Role::Administrator).create().map_err(|error| settings(&error))
 }
