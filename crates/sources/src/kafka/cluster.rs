@@ -52,9 +52,10 @@ impl KafkaCluster {
     /// What is wrong, and what to do about it.
     pub fn connect(options: KafkaOptions) -> Result<KafkaCluster, KafkaError> {
         let (context, _events) = Context::new();
-        let consumer: BaseConsumer<Context> = client(&options.brokers, &options.properties, Role::Consumer)
-            .create_with_context(context)
-            .map_err(|error| settings(&error))?;
+        let consumer: BaseConsumer<Context> =
+            client(&options.brokers, &options.properties, Role::Consumer)
+                .create_with_context(context)
+                .map_err(|error| settings(&error))?;
         wait_for_brokers(&consumer, &options)?;
         let counts = options
             .topics
@@ -179,7 +180,9 @@ fn partitions(
 /// A compacted topic keeps one record a key, and a request's events share their key.
 fn refuse_compacted(options: &KafkaOptions) -> Result<(), KafkaError> {
     let admin: AdminClient<DefaultClientContext> =
-        client(&options.brokers, &options.properties, Role::Administrator).create().map_err(|error| settings(&error))?;
+        client(&options.brokers, &options.properties, Role::Administrator)
+            .create()
+            .map_err(|error| settings(&error))?;
     let asked: Vec<ResourceSpecifier<'_>> =
         options.topics.iter().map(|(topic, _)| ResourceSpecifier::Topic(topic)).collect();
     let request = AdminOptions::new().request_timeout(Some(PATIENCE_IF_IT_MAY));
