@@ -129,6 +129,9 @@ fn a_broker_that_dies_and_comes_back_costs_nothing() {
     std::thread::sleep(Duration::from_secs(2));
     let url = format!("{}/healthz", service.address);
     assert_eq!(ureq::get(&url).call().unwrap().status(), 200, "it waits for its broker, and lives");
+    let status = service.get("/v1/status");
+    let reasons = status["reasons"].to_string();
+    assert!(status["ready"] == false && reasons.contains("no Kafka broker answers"), "{reasons}");
     kafka.start_again().unwrap();
     let status = service.wait_until_counted(all);
     assert_eq!(status["totals"]["late"], 0, "{status}");

@@ -175,6 +175,7 @@ impl Lanes {
         let stop = Arc::new(AtomicBool::new(false));
         let start = |(thread, source): (usize, Box<dyn Source>)| {
             let owner = Owner {
+                number: thread,
                 settings: settings.clone(),
                 source,
                 store: store.clone(),
@@ -210,6 +211,7 @@ impl Lanes {
 
 /// One owner thread.
 struct Owner {
+    number: usize,
     settings: LanesSettings,
     source: Box<dyn Source>,
     store: Arc<dyn Sink>,
@@ -238,6 +240,7 @@ impl Owner {
     fn run(&mut self) -> Result<(), LaneError> {
         let mut lanes: Vec<LaneOwner> = Vec::new();
         while !self.stops() {
+            self.status.trouble(self.number, self.source.trouble());
             match self.source.change()? {
                 Change::None => {}
                 Change::Assigned(assigned) => lanes = self.take(assigned)?,

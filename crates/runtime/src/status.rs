@@ -4,6 +4,7 @@
 //! does not change them (invariant HONEST).
 
 use marquee_pipeline::lane::Counters;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 /// How one lane is doing, as of its last commit (or, while it rebuilds, as of its last batch).
@@ -63,6 +64,8 @@ struct Board {
     lanes: Vec<LaneStatus>,
     /// Owners that have been given no lanes yet, or none again.
     waiting: usize,
+    /// What keeps an owner from reading, by owner.
+    troubles: BTreeMap<usize, String>,
     failure: Option<String>,
 }
 
@@ -71,7 +74,7 @@ impl StatusBoard {
     pub fn new(lanes: u32, owners: usize) -> Self {
         let lane = |lane| LaneStatus { lane, ..LaneStatus::default() };
         let lanes = (0..lanes).map(lane).collect();
-        StatusBoard { inner: Mutex::new(Board { lanes, waiting: owners, failure: None }) }
+        StatusBoard { inner: Mutex::new(Board { lanes, waiting: owners, ..Board::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
@@ -96,6 +99,15 @@ impl StatusBoard {
         for lane in lanes {
             board.lanes[lane as usize] = LaneStatus { lane, ..LaneStatus::default() };
         }
+    }
+
+    /// What keeps an owner from reading, if anything does.
+    pub fn trouble(&self, owner: usize, trouble: Option<String>) {
+        let mut board = self.lock();
+        match trouble {
+            Some(trouble) => board.troubles.insert(owner, trouble),
+            None => board.troubles.remove(&owner),
+        };
     }
 
     /// All lanes as they are now.
@@ -123,6 +135,8 @@ impl StatusBoard {
     pub fn reasons_not_ready(&self) -> Vec<String> {
         let board = self.lock();
         let mut reasons: Vec<String> = board.failure.iter().cloned().collect();
+        // Several owners mostly have the same trouble.
+        reasons.extend(board.troubles.values().cloned().collect::<BTreeSet<_>>());
         if board.waiting > 0 {
             reasons.push("waiting to be given lanes by the consumer group".to_owned());
         }

@@ -125,6 +125,9 @@ pub trait Source: Send {
     /// Sleeps until there is something to read or the share may have changed, at most this long.
     fn wait(&mut self, timeout: Duration);
 
+    /// What keeps records from coming, while something does.
+    fn trouble(&self) -> Option<String>;
+
     /// Whether a stop reads on to the end of the log: where nobody else will read it.
     fn ends_with_process(&self) -> bool;
 }

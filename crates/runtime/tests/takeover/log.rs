@@ -164,6 +164,10 @@ impl Source for ScriptedSource {
         std::thread::sleep(Duration::from_micros(100));
     }
 
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     fn ends_with_process(&self) -> bool {
         false
     }

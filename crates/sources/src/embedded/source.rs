@@ -114,6 +114,10 @@ impl Source for EmbeddedSource {
         self.seen = self.log.wait_for_data(self.seen, timeout);
     }
 
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     fn ends_with_process(&self) -> bool {
         true
     }

@@ -8,8 +8,9 @@ use rdkafka::ClientContext;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -29,18 +30,28 @@ pub(super) struct Context {
     events: Sender<GroupEvent>,
     /// Once the owner has left nobody answers a revocation but we ourselves.
     closing: AtomicBool,
+    /// Why nothing comes, while no broker answers.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Context {
     /// A context, and where its events come out.
     pub(super) fn new() -> (Context, Receiver<GroupEvent>) {
         let (events, receiver) = channel();
-        (Context { events, closing: AtomicBool::new(false) }, receiver)
+        (Context { events, closing: AtomicBool::new(false), trouble: Mutex::default() }, receiver)
     }
 
     /// From now on a revocation is answered at once.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(|e| e.into_inner()) = trouble;
     }
 
     /// Passes on an event; when the owner has gone there is nobody to tell.
@@ -56,6 +67,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: ClientError, reason: &str) {
         tracing::warn!("Kafka: {error}: {reason}");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.set_trouble(Some(format!("no Kafka broker answers ({reason}); waiting for one")));
+        }
     }
 }
 

@@ -374,6 +374,10 @@ impl Source for KafkaSource {
         }
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.consumer.context().trouble()
+    }
+
     /// The log stays, and the group finds it another reader.
     fn ends_with_process(&self) -> bool {
         false
@@ -432,12 +436,23 @@ impl Keeper {
                 // librdkafka tries again: a broker that is away comes back.
                 Some(Err(error)) => tracing::debug!("Kafka: {error}"),
             }
+            if self.consumer.context().trouble().is_some() {
+                self.ask_whether_it_is_over();
+            }
             if self.checks && Instant::now() >= check_at {
                 check_at = Instant::now() + CHECK_EVERY;
                 if let Err(error) = self.cluster.check(&self.consumer, Duration::from_secs(2)) {
                     self.consumer.context().tell(GroupEvent::Fatal(error.into()));
                 }
             }
+        }
+    }
+
+    /// librdkafka tells when all brokers are gone, and not when one is back.
+    fn ask_whether_it_is_over(&self) {
+        let (topic, _) = &self.cluster.options().topics[0];
+        if self.consumer.fetch_metadata(Some(topic), Duration::from_secs(1)).is_ok() {
+            self.consumer.context().set_trouble(None);
         }
     }
 
