@@ -29,9 +29,8 @@ pub fn broker() -> Option<&'static str> {
         missing();
     }
     static ADDRESS: OnceLock<String> = OnceLock::new();
-    Some(ADDRESS.get_or_init(|| shared.map(Kafka::bootstrap).unwrap_or_default()))
-        .map(String::as_str)
-        .filter(|address| !address.is_empty())
+    let address = ADDRESS.get_or_init(|| shared.map(Kafka::bootstrap).unwrap_or_default());
+    Some(address.as_str()).filter(|address| !address.is_empty())
 }
 
 /// A broker of a test's own, which it may kill.

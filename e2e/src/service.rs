@@ -4,7 +4,7 @@ use crate::program::marquee;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,13 @@ pub struct Service {
 impl Service {
     /// Starts one and waits until it listens.
     pub fn start(config: &Path, log: &Path) -> Service {
+        Service::of(marquee(["run", "-c"]).arg(config), log)
+    }
+
+    /// The same for a command that starts one.
+    pub fn of(command: &mut Command, log: &Path) -> Service {
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(log);
-        let mut child = marquee(["run", "-c"])
-            .arg(config)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors.expect("the folder is ours"))
@@ -43,6 +47,11 @@ impl Service {
         };
         let address = address.to_owned();
         Service { child, address, _stdout: stdout, log: log.to_owned() }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// kill -9.
