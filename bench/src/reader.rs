@@ -5,7 +5,7 @@
 //! A process of its own (a hidden command), so that it is measured as a service is. It says what it
 //! has read and then waits for the end of its standard input, so that it can be looked at.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use marquee::commands::Failure;
 use marquee::config::Config;
 use marquee::wiring;
@@ -13,6 +13,7 @@ use marquee_sources::kafka::{KafkaCluster, KafkaSource};
 use marquee_sources::{AssignedLane, Change, Limit, Source};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let cluster = KafkaCluster::connect(wiring::kafka(&config, &plan))?;
     let mut sources = KafkaSource::join(&cluster, wiring::threads(&config))?;
     let topics = plan.topics().len();
+    let (lanes_done, all_lanes) = (&AtomicUsize::new(0), cluster.lanes() as usize);
     let sums = thread::scope(|scope| {
-        let owner = |source| scope.spawn(move || read_all(source, topics));
+        let owner = |source| {
+            let (lanes, positions) = (Vec::new(), Vec::new());
+            let (sum, is_done) = (Sum::default(), false);
+            let owner = Owner { source, topics, lanes, positions, sum, is_done };
+            // An owner that fails must not leave the others waiting for its lanes.
+            let end = move |_: &anyhow::Error| lanes_done.store(all_lanes, Ordering::SeqCst);
+            scope.spawn(move || owner.run(lanes_done, all_lanes).inspect_err(end))
+        };
         let owners: Vec<_> = sources.iter_mut().map(owner).collect();
         let join = |owner: thread::ScopedJoinHandle<'_, Result<Sum>>| {
             owner.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -65,48 +74,74 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Reads what one owner is given, whole. A group that shares anew begins again.
-fn read_all(source: &mut KafkaSource, topics: usize) -> Result<Sum> {
-    let mut lanes: Vec<AssignedLane> = Vec::new();
-    let mut positions = Vec::new();
-    let mut sum = Sum::default();
-    loop {
-        match source.change()? {
-            Change::None => {}
-            Change::Assigned(assigned) => {
-                ensure!(!assigned.is_empty(), "an owner without lanes");
-                lanes = assigned;
-                sum = Sum::default();
-                positions = vec![vec![0; topics]; lanes.len()];
-                let from: Vec<_> = lanes.iter().map(|l| (l.lane, vec![0; topics])).collect();
-                source.start(&from)?;
+/// One owner at its work.
+struct Owner<'a> {
+    source: &'a mut KafkaSource,
+    topics: usize,
+    lanes: Vec<AssignedLane>,
+    /// By lane, then by topic.
+    positions: Vec<Vec<u64>>,
+    sum: Sum,
+    is_done: bool,
+}
+
+impl Owner<'_> {
+    /// Reads what it is given, whole, and answers the group until all lanes were read.
+    fn run(mut self, lanes_done: &AtomicUsize, all_lanes: usize) -> Result<Sum> {
+        while lanes_done.load(Ordering::SeqCst) < all_lanes {
+            match self.source.change()? {
+                Change::None => {}
+                Change::Assigned(lanes) => self.begin(lanes)?,
+                Change::Revoked => {
+                    if std::mem::take(&mut self.is_done) {
+                        lanes_done.fetch_sub(self.lanes.len(), Ordering::SeqCst);
+                    }
+                    (self.lanes, self.sum) = (Vec::new(), Sum::default());
+                    self.source.release()?;
+                }
             }
-            Change::Revoked => {
-                lanes.clear();
-                source.release()?;
+            if !self.read()? {
+                thread::sleep(SHORT_WAIT);
+            }
+            if !self.is_done && self.is_at_end() {
+                self.is_done = true;
+                lanes_done.fetch_add(self.lanes.len(), Ordering::SeqCst);
             }
         }
-        let before = sum.records;
-        for (lane, positions) in lanes.iter().zip(&mut positions) {
+        Ok(self.sum)
+    }
+
+    fn begin(&mut self, lanes: Vec<AssignedLane>) -> Result<()> {
+        self.positions = vec![vec![0; self.topics]; lanes.len()];
+        let from = lanes.iter().map(|lane| (lane.lane, vec![0; self.topics]));
+        self.source.start(&from.collect::<Vec<_>>())?;
+        self.lanes = lanes;
+        Ok(())
+    }
+
+    /// Reads what is there; whether that was anything.
+    fn read(&mut self) -> Result<bool> {
+        let Sum { mut records, mut bytes, .. } = self.sum;
+        for (lane, positions) in self.lanes.iter().zip(&mut self.positions) {
             for (topic, position) in positions.iter_mut().enumerate() {
-                *position = source.read(topic, lane.lane, LIMIT, &mut |record| {
-                    sum.records += 1;
-                    sum.bytes += record.payload.map_or(0, <[u8]>::len) as u64;
+                *position = self.source.read(topic, lane.lane, LIMIT, &mut |record| {
+                    records += 1;
+                    bytes += record.payload.map_or(0, <[u8]>::len) as u64;
                 })?;
             }
         }
-        if sum.records > before {
-            let now = Instant::now();
-            sum.times = Some((sum.times.map_or(now, |(first, _)| first), now));
-        } else {
-            thread::sleep(SHORT_WAIT);
+        if records == self.sum.records {
+            return Ok(false);
         }
-        let mut all = lanes.iter().zip(&positions);
-        let is_read = |(lane, at): (&AssignedLane, &Vec<u64>)| {
-            at.iter().zip(&lane.end_offsets).all(|(at, end)| at >= end)
-        };
-        if !lanes.is_empty() && all.all(is_read) {
-            return Ok(sum);
-        }
+        let now = Instant::now();
+        let first = self.sum.times.map_or(now, |(first, _)| first);
+        self.sum = Sum { records, bytes, times: Some((first, now)) };
+        Ok(true)
+    }
+
+    fn is_at_end(&self) -> bool {
+        let mut lanes = self.lanes.iter().zip(&self.positions);
+        !self.lanes.is_empty()
+            && lanes.all(|(lane, at)| at.iter().zip(&lane.end_offsets).all(|(at, end)| at >= end))
     }
 }
