@@ -2,17 +2,23 @@
 //!
 //! [`whole`]: a backfill of files against DuckDB on the same files. [`core`]: the pure pipeline
 //! alone, fed with decoded events. [`collector`]: events accepted over HTTP by a running service.
+//! [`kafka`]: a running service that catches up with topics, against a [`reader`] that does nothing
+//! with their records. [`process`] looks at processes from outside.
 //! [`page`] puts the results into a table, with the [`machine`] that they were measured on.
 
 mod collector;
 mod core;
+mod kafka;
 mod machine;
 mod page;
+mod process;
+mod reader;
 mod whole;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use page::Row;
+use std::path::PathBuf;
 
 /// Measures marquee. Build it with --release, and leave the machine alone meanwhile.
 #[derive(Debug, Parser)]
@@ -32,6 +38,11 @@ enum What {
     Core(Arguments),
     /// The collector
     Collector(Arguments),
+    /// From Kafka into the store, against a bare reader
+    Kafka(Arguments),
+    /// The bare reader itself
+    #[command(hide = true)]
+    Reader(reader::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,17 +56,24 @@ struct Arguments {
     /// Write the table into docs/performance.md, too
     #[arg(long)]
     write: bool,
+    /// Another build of marquee, which takes its turn beside this one (kafka only)
+    #[arg(long, value_name = "BINARY")]
+    vs: Option<PathBuf>,
 }
 
 /// One part of the measurements.
 type Part = fn(&Arguments) -> Result<Vec<Row>>;
 
+const ALL: [Part; 4] = [whole::measure, core::measure, collector::measure, kafka::measure];
+
 fn main() -> Result<()> {
     let (parts, arguments): (&[Part], Arguments) = match Cli::parse().what {
-        What::All(arguments) => (&[whole::measure, core::measure, collector::measure], arguments),
+        What::All(arguments) => (&ALL, arguments),
         What::Whole(arguments) => (&[whole::measure], arguments),
         What::Core(arguments) => (&[core::measure], arguments),
         What::Collector(arguments) => (&[collector::measure], arguments),
+        What::Kafka(arguments) => (&[kafka::measure], arguments),
+        What::Reader(arguments) => return reader::run(&arguments),
     };
     let mut rows = Vec::new();
     for part in parts {
@@ -67,6 +85,13 @@ fn main() -> Result<()> {
         page::write(&table, &arguments)?;
     }
     Ok(())
+}
+
+/// The median, with the lowest and the highest in brackets.
+fn spread(values: &[f64]) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.2} ({low:.2}-{high:.2})", median(values))
 }
 
 /// The median; of an even number the lower one.

@@ -5,7 +5,8 @@
 //! import do not count against it). Memory is the kernel's high-water mark of the process.
 
 use crate::page::Row;
-use crate::{Arguments, median};
+use crate::process::{events, peak_bytes_of, sync};
+use crate::{Arguments, median, spread};
 use anyhow::{Context, Result, ensure};
 use marquee_e2e::cells::{assert_same, of_csv};
 use marquee_e2e::data::{Data, example};
@@ -29,9 +30,8 @@ struct Run {
 pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     eprintln!("backfill and DuckDB, {} requests, {} runs", arguments.requests, arguments.runs);
     let data = Data::generated(arguments.requests, 7);
-    // Or the first to write a file waits until the system has written the generated ones.
-    ensure!(Command::new("sync").status()?.success(), "sync failed");
-    let events = lines(&data.impressions)? + lines(&data.plays)?;
+    sync()?;
+    let events = events(&data)?;
     let duckdb = DuckDb::quietly();
     let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));
     let (mut marquee_runs, mut duckdb_runs) = (Vec::new(), Vec::new());
@@ -54,17 +54,11 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
 }
 
 fn row(name: &str, events: u64, runs: &[Run]) -> Row {
-    let rates: Vec<f64> = runs.iter().map(|run| events as f64 / run.seconds).collect();
+    let rates: Vec<f64> = runs.iter().map(|run| events as f64 / 1e6 / run.seconds).collect();
     let peak = runs.iter().map(|run| run.peak_bytes).max().unwrap_or(0);
-    let (low, high) = (min(&rates), rates.iter().copied().fold(0.0, f64::max));
     Row {
         what: format!("{name}, {events} events"),
-        result: format!(
-            "{:.2} M events/s ({:.2}-{:.2})",
-            median(&rates) / 1e6,
-            low / 1e6,
-            high / 1e6
-        ),
+        result: format!("{} M events/s", spread(&rates)),
         memory: format!("{} MB", peak / 1_000_000),
     }
 }
@@ -102,10 +96,9 @@ fn run_duckdb(duckdb: &DuckDb, data: &Data, out: &Path) -> Result<Run> {
 fn run(command: &mut Command) -> Result<Run> {
     let start = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let status_file = format!("/proc/{}/status", child.id());
     let mut peak_bytes = 0;
     let status = loop {
-        peak_bytes = high_water_mark(&status_file).unwrap_or(0).max(peak_bytes);
+        peak_bytes = peak_bytes_of(child.id()).unwrap_or(0).max(peak_bytes);
         if let Some(status) = child.try_wait()? {
             break status;
         }
@@ -120,19 +113,8 @@ fn run(command: &mut Command) -> Result<Run> {
     Ok(Run { seconds, peak_bytes, stdout })
 }
 
-/// The most memory that a process had at once, as the kernel keeps it.
-fn high_water_mark(status_file: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(status_file).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
 fn cells(path: &Path) -> Result<Vec<marquee_e2e::cells::Cell>> {
     let csv = std::fs::read_to_string(path)?;
     // DuckDB quotes the empty text, which is no null to it; RFC 4180 sees no difference.
     Ok(of_csv(csv.replace(",\"\",", ",,").as_bytes()))
-}
-
-fn lines(path: &Path) -> Result<u64> {
-    Ok(std::fs::read(path)?.iter().filter(|byte| **byte == b'\n').count() as u64)
 }

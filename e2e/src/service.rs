@@ -4,7 +4,7 @@ use crate::program::marquee;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,13 @@ pub struct Service {
 impl Service {
     /// Starts one and waits until it listens.
     pub fn start(config: &Path, log: &Path) -> Service {
+        Service::of(marquee(["run", "-c"]).arg(config), log)
+    }
+
+    /// The same for a command that starts one.
+    pub fn of(command: &mut Command, log: &Path) -> Service {
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(log);
-        let mut child = marquee(["run", "-c"])
-            .arg(config)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors.expect("the folder is ours"))
@@ -43,6 +47,11 @@ impl Service {
         };
         let address = address.to_owned();
         Service { child, address, _stdout: stdout, log: log.to_owned() }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// kill -9.
@@ -97,7 +106,11 @@ impl Service {
     pub fn get(&self, path: &str) -> Value {
         let url = format!("{}{path}", self.address);
         let answer = ureq::get(&url).call();
-        let mut answer = answer.unwrap_or_else(|e| panic!("GET {url}: {e}"));
+        let mut answer = answer.unwrap_or_else(|e| {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let start = said.len().saturating_sub(3000);
+            panic!("GET {url}: {e}; standard error:\n{}", said.get(start..).unwrap_or(&said))
+        });
         answer.body_mut().read_json().expect("it is JSON")
     }
 

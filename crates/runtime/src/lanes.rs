@@ -320,7 +320,10 @@ impl Owner {
     /// One batch of all lanes, durable on return.
     fn batch(&mut self, lanes: &mut [LaneOwner], started: Instant) -> Result<Found, LaneError> {
         let found = self.read(lanes, started)?;
-        let gaps: Vec<_> = lanes.iter_mut().flat_map(LaneOwner::take_gaps).collect();
+        let mut gaps = Vec::new();
+        for lane in lanes.iter_mut() {
+            gaps.extend(lane.take_gaps(&*self.source));
+        }
         if !gaps.is_empty() {
             self.store.add_gaps(&gaps)?;
         }

@@ -43,6 +43,8 @@ pub struct LaneOwner {
     pub(super) state: LaneState,
     /// Records that are gone unread; what they held is judged by the first record after them.
     unread: Vec<Unread>,
+    /// Whether it is not known yet what these records may have held.
+    waits: bool,
     /// Record time of the first record of each topic that was read here.
     first_record_ms: Vec<Option<i64>>,
     letters: Letters,
@@ -94,6 +96,7 @@ impl LaneOwner {
             letters: Letters::open(&settings.letters, *lane, state)?,
             state: state.clone(),
             unread: resumption.unread.clone(),
+            waits: false,
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
             clock: settings.clock,
@@ -317,7 +320,18 @@ impl LaneOwner {
 
     /// What cells may lack because of records that were gone before they were read. Written before
     /// anything that is counted after them.
-    pub(super) fn take_gaps(&mut self) -> Vec<Gap> {
+    /// While a topic's first record is on its way nothing is written: what is gone before it would
+    /// have to be guessed, and a gap is for ever.
+    pub(super) fn take_gaps(&mut self, log: &dyn Source) -> Vec<Gap> {
+        let has_more = |topic: usize| {
+            let at = self.state.next_offsets[topic];
+            at < log.end_offset(topic, self.lane) || log.has_data(topic, self.lane)
+        };
+        let is_coming = |u: &Unread| self.first_record_ms[u.topic].is_none() && has_more(u.topic);
+        self.waits = self.unread.iter().any(is_coming);
+        if self.waits {
+            return Vec::new();
+        }
         let frontier = self.state.frontier;
         let (plan, lane, now_ms) = (&self.plan, self.lane, (self.clock)());
         let first_ms = &self.first_record_ms;
@@ -333,6 +347,9 @@ impl LaneOwner {
     /// What has to be committed, if anything changed. Letters are durable before.
     pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
         self.is_committing = false;
+        if self.waits {
+            return Ok(None);
+        }
         if self.state.frontier != self.pipeline.frontier() {
             self.state.frontier = self.pipeline.frontier();
             self.changed = true;
@@ -380,6 +397,9 @@ impl LaneOwner {
     pub(super) fn committed(&mut self, elapsed: Duration) {
         let records = std::mem::take(&mut self.batch_records);
         self.batch_bytes = 0;
+        if self.waits {
+            return;
+        }
         self.pipeline.advance();
         if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();

@@ -51,7 +51,13 @@ impl Context {
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(|e| e.into_inner()) = trouble;
+        let mut known = self.trouble.lock().unwrap_or_else(|e| e.into_inner());
+        match (&*known, &trouble) {
+            (None, Some(trouble)) => tracing::warn!("{trouble}"),
+            (Some(_), None) => tracing::info!("a Kafka broker answers again"),
+            _ => {}
+        }
+        *known = trouble;
     }
 
     /// Passes on an event; when the owner has gone there is nobody to tell.
@@ -66,9 +72,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        tracing::warn!("Kafka: {error}: {reason}");
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.set_trouble(Some(format!("no Kafka broker answers ({reason}); waiting for one")));
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                let trouble = "no Kafka broker answers; waiting for one";
+                self.set_trouble(Some(trouble.to_owned()));
+            }
+            // librdkafka's own log has a line for each of these already.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => tracing::debug!("Kafka: {reason}"),
+            _ => tracing::warn!("Kafka: {error}: {reason}"),
         }
     }
 }

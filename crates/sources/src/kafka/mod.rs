@@ -91,6 +91,8 @@ impl Role {
 fn client(brokers: &str, properties: &BTreeMap<String, String>, role: Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("client.id", "marquee").set_log_level(RDKafkaLogLevel::Warning);
+    // A broker that is away is looked for twice a second, and each try is a line in the log.
+    config.set("reconnect.backoff.ms", "500").set("reconnect.backoff.max.ms", "5000");
     for (name, value) in properties.iter().filter(|(name, _)| role.takes(name)) {
         config.set(name, value);
     }

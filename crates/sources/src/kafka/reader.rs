@@ -27,18 +27,21 @@ pub(super) struct PartitionReader {
     position: u64,
     /// No record lies in `position..nothing_before`.
     nothing_before: u64,
+    /// The end of the partition when it was assigned: nothing is fetched before it is known.
+    first_end: u64,
     /// Whether the end of the partition was reached at `nothing_before`.
     at_end: bool,
     with_headers: bool,
 }
 
 impl PartitionReader {
-    pub(super) fn new(queue: Queue, position: u64, with_headers: bool) -> Self {
+    pub(super) fn new(queue: Queue, position: u64, first_end: u64, with_headers: bool) -> Self {
         PartitionReader {
             messages: Messages::default(),
             queue,
             position,
             nothing_before: position,
+            first_end,
             at_end: false,
             with_headers,
         }
@@ -71,7 +74,7 @@ impl PartitionReader {
         if self.at_end && !self.has_data() {
             return self.nothing_before.max(self.position);
         }
-        known.unwrap_or(0).max(self.nothing_before).max(self.position)
+        known.unwrap_or(self.first_end).max(self.nothing_before).max(self.position)
     }
 
     /// Gives out records that are there, within the limit, and returns the new position.

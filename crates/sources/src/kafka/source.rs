@@ -48,6 +48,8 @@ pub struct KafkaSource {
     /// Partitions that the group has given, about which we do not know enough to begin.
     wanted: Option<Vec<(String, i32)>>,
     retry_at: Instant,
+    /// The ends of the partitions of each lane when they were assigned.
+    first_ends: BTreeMap<u32, Vec<u64>>,
     stop: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -100,6 +102,7 @@ impl KafkaSource {
             pending: VecDeque::new(),
             wanted: None,
             retry_at: Instant::now(),
+            first_ends: BTreeMap::new(),
             stop,
             keeper: Some(keeper),
         })
@@ -240,6 +243,8 @@ impl Source for KafkaSource {
         match self.look_up(&lanes) {
             Ok(lanes) => {
                 self.wanted = None;
+                let ends = |lane: &AssignedLane| (lane.lane, lane.end_offsets.clone());
+                self.first_ends = lanes.iter().map(ends).collect();
                 Ok(Change::Assigned(lanes))
             }
             Err(Some(error)) => Err(error),
@@ -263,7 +268,8 @@ impl Source for KafkaSource {
                 let queue = Queue::of_partition(&self.consumer, &self.topics[topic], *lane as i32)
                     .ok_or_else(|| self.fatal_text("a partition has no queue".to_owned()))?;
                 let with_headers = self.cluster.options().with_headers;
-                readers.push(PartitionReader::new(queue, *offset, with_headers));
+                let first_end = self.first_ends.get(lane).map_or(0, |ends| ends[topic]);
+                readers.push(PartitionReader::new(queue, *offset, first_end, with_headers));
             }
             self.lanes.insert(*lane, readers);
         }
