@@ -107,6 +107,8 @@ impl Service {
         let url = format!("{}{path}", self.address);
         let answer = ureq::get(&url).call();
         let mut answer = answer.unwrap_or_else(|e| {
+            // One that is ending says why last of all.
+            std::thread::sleep(Duration::from_secs(8));
             let said = std::fs::read_to_string(&self.log).unwrap_or_default();
             let start = said.len().saturating_sub(3000);
             panic!("GET {url}: {e}; standard error:\n{}", said.get(start..).unwrap_or(&said))

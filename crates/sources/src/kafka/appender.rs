@@ -158,7 +158,13 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        tracing::warn!("Kafka: {error}: {reason}");
+        match error.rdkafka_error_code() {
+            // The consumers say the same.
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+                tracing::debug!("Kafka: {reason}");
+            }
+            _ => tracing::warn!("Kafka: {error}: {reason}"),
+        }
     }
 }
 

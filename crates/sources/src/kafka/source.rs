@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 /// How often the topics are looked at again.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// How long an end before our position is taken for a broker that has just come back, and does not
+/// know yet what it has.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 /// What librdkafka keeps for each queued record besides its bytes, about.
 const OVERHEAD_BYTES: u64 = 450;
 
@@ -47,7 +50,13 @@ pub struct KafkaSource {
     pending: VecDeque<GroupEvent>,
     /// Partitions that the group has given, about which we do not know enough to begin.
     wanted: Option<Vec<(String, i32)>>,
+    wanted_since: Instant,
     retry_at: Instant,
+    /// Partitions (lane, topic) whose position the broker did not find: since when, and when it is
+    /// asked again.
+    lost: BTreeMap<(u32, usize), (Instant, Instant)>,
+    /// Whether the last commit failed: said once, and not for each.
+    commits_fail: bool,
     /// The ends of the partitions of each lane when they were assigned.
     first_ends: BTreeMap<u32, Vec<u64>>,
     stop: Arc<AtomicBool>,
@@ -102,6 +111,9 @@ impl KafkaSource {
             pending: VecDeque::new(),
             wanted: None,
             retry_at: Instant::now(),
+            lost: BTreeMap::new(),
+            commits_fail: false,
+            wanted_since: Instant::now(),
             first_ends: BTreeMap::new(),
             stop,
             keeper: Some(keeper),
@@ -169,6 +181,12 @@ impl KafkaSource {
             for (topic, _) in &self.cluster.options().topics {
                 let (start, end) =
                     self.consumer.fetch_watermarks(topic, lane as i32, PATIENCE).map_err(later)?;
+                if let Some(element) = committed.find_partition(topic, lane as i32)
+                    && matches!(element.offset(), Offset::Offset(at) if at > end)
+                    && self.wanted_since.elapsed() < END_PATIENCE
+                {
+                    return Err(None);
+                }
                 assigned.start_offsets.push(u64::try_from(start).unwrap_or(0));
                 assigned.end_offsets.push(u64::try_from(end).unwrap_or(0));
                 assigned.notes.extend(note_of(&committed, topic, lane as i32));
@@ -198,22 +216,66 @@ impl KafkaSource {
         KafkaError::Fatal { group: self.cluster.options().group.clone(), reason }.into()
     }
 
-    /// What should be read next is not there: which offsets are?
-    fn out_of_range(&self, topic: usize, lane: u32, position: u64) -> SourceError {
-        if let Err(error) = self.cluster.check(&self.consumer, PATIENCE) {
-            return error.into();
+    /// The broker did not find a position: asks it, now and then, what it has. A broker that has
+    /// just come back may say so of an offset that it has; then it is simply asked for it again.
+    fn find_again(&mut self, topic: usize, lane: u32) -> Result<u64, SourceError> {
+        let position = self.lanes[&lane][topic].position();
+        let (since, again) = self.lost[&(lane, topic)];
+        if Instant::now() < again {
+            return Ok(position);
         }
+        self.cluster.check(&self.consumer, PATIENCE)?;
         let name = self.topic_name(topic).to_owned();
-        match self.consumer.fetch_watermarks(&name, lane as i32, PATIENCE) {
-            Ok((start, end)) => SourceError::OutOfRange {
-                topic: name,
-                topic_index: topic,
-                lane,
-                position,
-                start: u64::try_from(start).unwrap_or(0),
-                end: u64::try_from(end).unwrap_or(0),
-            },
-            Err(error) => self.fatal(&error),
+        if let Ok((start, end)) = self.consumer.fetch_watermarks(&name, lane as i32, PATIENCE) {
+            let (start, end) = (u64::try_from(start).unwrap_or(0), u64::try_from(end).unwrap_or(0));
+            if (start..=end).contains(&position) {
+                self.lost.remove(&(lane, topic));
+                let at: Vec<u64> =
+                    self.lanes[&lane].iter().map(PartitionReader::position).collect();
+                self.seek(lane, &at)?;
+                return Ok(position);
+            }
+            if position < start || since.elapsed() >= END_PATIENCE {
+                self.lost.remove(&(lane, topic));
+                return Err(SourceError::OutOfRange {
+                    topic: name,
+                    topic_index: topic,
+                    lane,
+                    position,
+                    start,
+                    end,
+                });
+            }
+        }
+        self.lost.insert((lane, topic), (since, Instant::now() + RETRY));
+        Ok(position)
+    }
+
+    /// How a commit went. One that failed is no reason to stop: the next one says the same and
+    /// more.
+    fn judge_commit(&mut self, code: Code) {
+        match code {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__NO_OFFSET => {
+                self.commits_fail = false;
+            }
+            // The group has moved on without us: whoever has the lane now reads again what this
+            // commit would have said, which adds nothing new (invariant MONO).
+            Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
+            | Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID
+            | Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
+            | Code::RD_KAFKA_RESP_ERR__DESTROY => {
+                tracing::debug!("a commit came too late: the lanes have gone to another member");
+            }
+            code if self.commits_fail => {
+                tracing::debug!("offsets could not be committed: {code:?}")
+            }
+            code => {
+                self.commits_fail = true;
+                tracing::warn!(
+                    "offsets could not be committed ({code:?}); the next commit says the same and \
+                     more"
+                );
+            }
         }
     }
 }
@@ -225,7 +287,7 @@ impl Source for KafkaSource {
             match event {
                 GroupEvent::Assigned(partitions) => {
                     self.wanted = Some(partitions);
-                    self.retry_at = Instant::now();
+                    (self.wanted_since, self.retry_at) = (Instant::now(), Instant::now());
                 }
                 // Taken back before it was begun: the group only wants an answer.
                 GroupEvent::Revoked if self.wanted.take().is_some() => {
@@ -262,6 +324,7 @@ impl Source for KafkaSource {
 
     fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError> {
         self.lanes.clear();
+        self.lost.clear();
         for (lane, offsets) in from {
             let mut readers = Vec::new();
             for (topic, offset) in offsets.iter().enumerate() {
@@ -309,18 +372,24 @@ impl Source for KafkaSource {
         limit: Limit,
         each: &mut dyn FnMut(&Record<'_>),
     ) -> Result<u64, SourceError> {
+        if self.lost.contains_key(&(lane, topic)) {
+            return self.find_again(topic, lane);
+        }
         let reader = &mut self.lanes.get_mut(&lane).expect("a lane that was started")[topic];
         match reader.read(limit, each) {
             Ok(position) => Ok(position),
             Err(Stop::Failed(reason)) => Err(self.fatal_text(reason)),
             Err(Stop::OutOfRange) => {
-                let position = reader.position();
-                Err(self.out_of_range(topic, lane, position))
+                self.lost.insert((lane, topic), (Instant::now(), Instant::now()));
+                self.find_again(topic, lane)
             }
         }
     }
 
     fn has_data(&self, topic: usize, lane: u32) -> bool {
+        if let Some((_, again)) = self.lost.get(&(lane, topic)) {
+            return Instant::now() >= *again; // then a read asks again
+        }
         self.lanes.get(&lane).is_some_and(|readers| readers[topic].has_data())
     }
 
@@ -340,12 +409,12 @@ impl Source for KafkaSource {
             }
         }
         while let Some(code) = self.commits.answer(Duration::ZERO) {
-            judge_commit(code);
+            self.judge_commit(code);
         }
         if list.count() > 0
             && let Err(code) = self.commits.send(&list)
         {
-            judge_commit(code);
+            self.judge_commit(code);
         }
         Ok(())
     }
@@ -355,7 +424,7 @@ impl Source for KafkaSource {
         while self.commits.unanswered() > 0 {
             let left = until.saturating_duration_since(Instant::now());
             match self.commits.answer(left) {
-                Some(code) => judge_commit(code),
+                Some(code) => self.judge_commit(code),
                 None => {
                     tracing::warn!(
                         "Kafka did not confirm the last commit; what it covers is read \
@@ -401,24 +470,6 @@ impl Drop for KafkaSource {
             let _ = keeper.join();
         }
         // The last reference goes with `self`: the client leaves the group.
-    }
-}
-
-/// How a commit went. One that failed is no reason to stop: the next one says the same and more.
-fn judge_commit(code: Code) {
-    match code {
-        Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__NO_OFFSET => {}
-        // The group has moved on without us: whoever has the lane now reads again what this commit
-        // would have said, which adds nothing new (invariant MONO).
-        Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
-        | Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID
-        | Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
-        | Code::RD_KAFKA_RESP_ERR__DESTROY => {
-            tracing::debug!("a commit came too late: the lanes have gone to another member");
-        }
-        code => {
-            tracing::warn!("offsets could not be committed, and are with the next commit: {code:?}")
-        }
     }
 }
 
