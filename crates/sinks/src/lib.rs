@@ -72,10 +72,11 @@ pub struct LaneState {
     /// Ids of the topics that the offsets belong to, by topic; empty where the log has none.
     #[serde(default)]
     pub topic_ids: Vec<String>,
-    /// For each topic the furthest offset that this store has ever held results of. It is ahead of
-    /// `next_offsets` where the lane went on from what another process had committed.
+    /// Epochs before this one may have members in this store that a rebuild does not find: because
+    /// the lane went on from what another process had committed, or because the log has lost what
+    /// they were made of. As long as one of them is open, a rebuild is seeded from the store.
     #[serde(default)]
-    pub results_to: Vec<u64>,
+    pub seeded_to: i64,
     /// Gaps that touch open epochs: whoever has the lane next, with another store, must know them.
     #[serde(default)]
     pub gaps: Vec<Gap>,

@@ -364,11 +364,6 @@ impl LaneOwner {
         for offsets in &mut self.state.smallest_offsets {
             *offsets = offsets.split_off(&needed);
         }
-        let LaneState { next_offsets, results_to, .. } = &mut self.state;
-        results_to.resize(next_offsets.len(), 0);
-        for (held, next) in results_to.iter_mut().zip(next_offsets) {
-            *held = (*held).max(*next);
-        }
         let open_ms = self.state.frontier * self.plan.settings.longest_ms();
         self.state.gaps.retain(|gap| gap.to_ms > open_ms);
         self.changed = false;

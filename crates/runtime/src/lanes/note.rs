@@ -104,7 +104,7 @@ impl Note {
             counters: Counters { events, filtered, dead, late, duplicates },
             topic_ids: self.topics.clone(),
             gaps: self.gaps.clone(),
-            results_to: Vec::new(),
+            seeded_to: 0,
             late_bytes: 0,
             dead_bytes: 0,
         }

@@ -71,10 +71,12 @@ impl LaneOwner {
         let state = &resumption.state;
         let resume = Resume { frontier: state.frontier, counters: state.counters };
         let mut pipeline = LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
+        let mut seeded_to = state.seeded_to;
         if resumption.is_seeded {
-            seed(&mut pipeline, resumption, settings, store)?;
+            seeded_to = seeded_to.max(seed(&mut pipeline, resumption, settings, store)?);
         }
         let mut owner = Self::new(resumption, settings, pipeline)?;
+        owner.state.seeded_to = seeded_to;
         let mut at = resumption.from.clone();
         let first: u64 = at.iter().sum();
         let committed = state.next_offsets.clone();
@@ -154,13 +156,13 @@ impl LaneOwner {
     }
 }
 
-/// Gives a pipeline what the store holds of its open cells.
+/// Gives a pipeline what the store holds of its open cells; the first epoch after them.
 fn seed(
     pipeline: &mut LanePipeline,
     resumption: &Resumption,
     settings: &LanesSettings,
     store: &dyn Sink,
-) -> Result<(), SinkError> {
+) -> Result<i64, SinkError> {
     let (lane, frontier) = (resumption.lane, resumption.state.frontier);
     let frontier_ms = frontier * settings.plan.settings.longest_ms();
     let stored = store.counts_of_lane(lane, frontier_ms)?;
@@ -172,11 +174,13 @@ fn seed(
              in the store, and are served as incomplete. Give the topics a longer retention"
         );
     }
+    let mut seeded_to = frontier;
     for (cell, counts) in stored {
+        seeded_to = seeded_to.max(settings.plan.settings.epoch_of(cell.epoch_start_ms) + 1);
         let members = store.members_of_lane(lane, &cell)?;
         let members =
             members.map(|ids| ids.iter().map(|id| pipeline.request_key(&id.to_string())).collect());
         pipeline.seed(&cell, members, counts);
     }
-    Ok(())
+    Ok(seeded_to)
 }

@@ -162,13 +162,11 @@ fn decide(
         state.frontier = state.frontier.max(own_state.frontier);
         (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
         Gap::add(&mut state.gaps, own_state.gaps.iter().cloned());
-        state.results_to.clone_from(&own_state.results_to);
+        state.seeded_to = own_state.seeded_to;
         (resumption.state, resumption.is_own) = (state, false);
         resumption.is_seeded = own.is_some();
     }
-    let results_to = &own_state.results_to;
-    resumption.is_seeded |=
-        results_to.iter().zip(&resumption.state.next_offsets).any(|(held, next)| held > next);
+    resumption.is_seeded |= resumption.state.seeded_to > resumption.state.frontier;
     resumption.state.topic_ids = match resumption.state.topic_ids.is_empty() {
         true => settings.topic_ids.clone(),
         false => resumption.state.topic_ids,
