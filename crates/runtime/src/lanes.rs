@@ -25,9 +25,10 @@ use marquee_sinks::{Sink, SinkError};
 use marquee_sources::{AssignedLane, Change, Commit, Source, SourceError};
 use note::Note;
 use resume::Resumption;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -84,7 +85,8 @@ pub enum LaneError {
     /// The log does not hold what the store has counted.
     #[error(
         "lane {lane} of topic {topic}: the store has counted up to offset {committed}, but the log \
-         holds {start} to {end}; the log was replaced or cut. Restore it, or start with a new \
+         holds {start} to {end}; the log was replaced or cut (or a broker has just come back: then \
+         start again). Restore it, or start with a new \
          [store] path (and, with Kafka, a new [log] group)"
     )]
     LogLost {
@@ -107,6 +109,17 @@ pub enum LaneError {
     OtherGroup {
         /// The lane.
         lane: u32,
+    },
+    /// The group's note was written by a newer version.
+    #[error(
+        "lane {lane}: the consumer group has committed offsets with a note of version {version}, \
+         which this program does not know: it was written by a newer one. Use that"
+    )]
+    NewerNote {
+        /// The lane.
+        lane: u32,
+        /// Version of the note.
+        version: u64,
     },
     /// A topic was deleted and made again.
     #[error(
@@ -173,9 +186,12 @@ impl Lanes {
     ) -> Self {
         let status = Arc::new(StatusBoard::new(settings.plan.lanes, sources.len()));
         let stop = Arc::new(AtomicBool::new(false));
+        let claims = Arc::new(Claims::default());
         let start = |(thread, source): (usize, Box<dyn Source>)| {
             let owner = Owner {
                 number: thread,
+                given: Vec::new(),
+                claims: claims.clone(),
                 settings: settings.clone(),
                 source,
                 store: store.clone(),
@@ -212,6 +228,9 @@ impl Lanes {
 /// One owner thread.
 struct Owner {
     number: usize,
+    /// All lanes that were given, also those that are still being rebuilt.
+    given: Vec<u32>,
+    claims: Arc<Claims>,
     settings: LanesSettings,
     source: Box<dyn Source>,
     store: Arc<dyn Sink>,
@@ -267,9 +286,21 @@ impl Owner {
     /// Takes lanes: none where that was given up because of a stop or a revocation, which the next
     /// look at the source finds.
     fn take(&mut self, mut assigned: Vec<AssignedLane>) -> Result<Vec<LaneOwner>, LaneError> {
-        self.status.give(assigned.iter().map(|lane| lane.lane));
+        self.given = assigned.iter().map(|lane| lane.lane).collect();
+        let is_shared = !self.source.ends_with_process();
+        self.status.give(self.given.iter().copied(), is_shared);
+        while !self.claims.take(self.number, &self.given) {
+            if self.stops() || self.source.is_revoked() {
+                return Ok(Vec::new());
+            }
+            std::thread::sleep(SHORT_WAIT);
+        }
         let plan = |lane: &AssignedLane| Resumption::of(lane, &self.settings, &*self.store);
         let mut resumptions = assigned.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+        // Before anything else of these lanes is seen: until they are whole they are in doubt, and
+        // after that their gaps are.
+        let gaps: Vec<_> = resumptions.iter().flat_map(|r| r.gaps.clone()).collect();
+        self.store.add_gaps(&gaps)?;
         let from: Vec<_> = resumptions.iter().map(|r| (r.lane, r.from.clone())).collect();
         self.source.start(&from)?;
         let mut lanes = Vec::new();
@@ -288,7 +319,6 @@ impl Owner {
         assigned: &mut AssignedLane,
     ) -> Result<Option<LaneOwner>, LaneError> {
         loop {
-            self.store.add_gaps(&resumption.gaps)?;
             let (status, stop) = (self.status.clone(), self.stop.clone());
             let mut report = move |lane: &LaneOwner, source: &mut dyn Source| {
                 status.set(lane.status(source));
@@ -302,6 +332,7 @@ impl Owner {
                 {
                     assigned.start_offsets[topic_index] = start;
                     *resumption = Resumption::of(assigned, settings, store)?;
+                    self.store.add_gaps(&resumption.gaps)?;
                     self.source.seek(resumption.lane, &resumption.from)?;
                 }
                 other => return other,
@@ -312,8 +343,10 @@ impl Owner {
     /// Lets all lanes go: everything that was read is durable already.
     fn give_up(&mut self, lanes: &mut Vec<LaneOwner>) -> Result<(), LaneError> {
         self.source.flush_commits();
+        lanes.clear();
+        self.claims.give_up(self.number);
+        self.status.take_back(self.given.drain(..));
         self.source.release()?;
-        self.status.take_back(lanes.drain(..).map(|lane| lane.lane));
         Ok(())
     }
 
@@ -373,7 +406,7 @@ impl Owner {
     }
 
     /// What the store holds durably is committed to the log, too.
-    fn tell_log(&mut self, lanes: &[LaneOwner]) -> Result<(), LaneError> {
+    fn tell_log(&mut self, lanes: &mut [LaneOwner]) -> Result<(), LaneError> {
         if self.source.ends_with_process() {
             return Ok(()); // nobody else will ever ask it
         }
@@ -388,7 +421,14 @@ impl Owner {
                 note: commit(lane),
             })
             .collect();
-        self.source.commit(&commits)?;
+        let number = self.source.commit(&commits)?;
+        let confirmed = self.source.confirmed();
+        for lane in lanes {
+            if lane.was_committed() {
+                lane.told(number);
+            }
+            lane.confirmed(confirmed);
+        }
         Ok(())
     }
 
@@ -418,6 +458,36 @@ impl Owner {
             std::thread::sleep(left.min(HEARTBEAT));
         }
         self.source.wait(HEARTBEAT);
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.claims.give_up(self.number);
+    }
+}
+
+/// Which owner of this process works on which lanes. A group may give a lane to one while another
+/// one, which it has lost sight of, has not finished its batch: both would write into one store
+/// (invariant COUNT).
+#[derive(Debug, Default)]
+struct Claims(Mutex<BTreeMap<u32, usize>>);
+
+impl Claims {
+    /// Claims all of some lanes, if no other owner has any of them.
+    fn take(&self, owner: usize, lanes: &[u32]) -> bool {
+        let mut claims = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let is_free = |lane: &u32| claims.get(lane).is_none_or(|other| *other == owner);
+        let all_free = lanes.iter().all(is_free);
+        if all_free {
+            claims.extend(lanes.iter().map(|lane| (*lane, owner)));
+        }
+        all_free
+    }
+
+    fn give_up(&self, owner: usize) {
+        let mut claims = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        claims.retain(|_, other| *other != owner);
     }
 }
 

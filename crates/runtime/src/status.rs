@@ -14,6 +14,9 @@ pub struct LaneStatus {
     pub lane: u32,
     /// Whether an owner of this process has the lane. Without one it has no numbers here.
     pub held: bool,
+    /// Whether the store may lack what another process has counted of the lane: it gets it with the
+    /// first batch after the rebuild.
+    pub is_behind_group: bool,
     /// Whether the state is being rebuilt from the log: results wait until it is whole.
     pub rebuilding: bool,
     /// While it is being rebuilt: records that were read again, of how many.
@@ -82,13 +85,19 @@ impl StatusBoard {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// An owner was given lanes, which it has to rebuild first.
-    pub fn give(&self, lanes: impl Iterator<Item = u32>) {
+    /// An owner was given lanes, which it has to rebuild first. `is_shared`: another process may
+    /// have had them.
+    pub fn give(&self, lanes: impl Iterator<Item = u32>, is_shared: bool) {
         let mut board = self.lock();
         board.waiting = board.waiting.saturating_sub(1);
         for lane in lanes {
-            let status = LaneStatus { lane, held: true, rebuilding: true, ..LaneStatus::default() };
-            board.lanes[lane as usize] = status;
+            board.lanes[lane as usize] = LaneStatus {
+                lane,
+                held: true,
+                is_behind_group: is_shared,
+                rebuilding: true,
+                ..LaneStatus::default()
+            };
         }
     }
 

@@ -14,7 +14,7 @@ mod log;
 #[path = "takeover/store.rs"]
 mod store;
 
-use history::{History, PROCESSES, Run, plan};
+use history::{End, History, PROCESSES, Run, plan};
 use log::{Log, ScriptedSource};
 use marquee_oracle::{Member, Side};
 use marquee_runtime::lanes::{Lanes, LanesSettings};
@@ -47,6 +47,12 @@ proptest! {
     }
 }
 
+#[test]
+fn a_lane_that_comes_back_to_a_store_that_is_behind() {
+    let history = history::comes_back();
+    World::play(&history).judge(&history).unwrap();
+}
+
 /// What is left when all processes have run.
 struct World {
     stores: Vec<Arc<MemoryStore>>,
@@ -63,6 +69,10 @@ impl World {
         for run in &history.runs {
             let folder = letters.path().join(run.process.to_string());
             run_one(history, run, &log, &stores[run.process], &folder);
+            if std::env::var_os("MARQUEE_TRACE").is_some() {
+                let said = &log.lock().unwrap().commit;
+                eprintln!("{run:?}\n  group {said:?}\n  store {:?}", stores[run.process]);
+            }
         }
         let folder = |process: usize| letters.path().join(process.to_string());
         let late = (0..PROCESSES).flat_map(|process| late_of(&folder(process))).collect();
@@ -143,11 +153,16 @@ fn run_one(
     let done = Arc::new(AtomicBool::new(false));
     let source = ScriptedSource::new(log.clone(), run.clone(), done.clone());
     let on_failure = move |_: &str| done.store(true, Ordering::SeqCst);
-    let is_done = source.done();
+    let (is_done, is_released) = (source.done(), source.released());
     let sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
     let lanes = Lanes::start(&settings, sources, store.clone(), on_failure);
     while !is_done.load(Ordering::SeqCst) {
         std::thread::sleep(Duration::from_micros(200));
+    }
+    if matches!(run.end, End::IsRevoked(_)) && is_released.load(Ordering::SeqCst) {
+        let lane = &lanes.status().lanes()[0];
+        assert!(!lane.held && !lane.rebuilding, "a lane that was taken away: {lane:?}");
+        assert_eq!(lanes.status().reasons_not_ready().len(), 1, "it waits for others");
     }
     // A death is an error that the script made up; every other one is a failed test.
     if let Err(error) = lanes.stop() {

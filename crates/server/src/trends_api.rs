@@ -18,7 +18,8 @@ pub(crate) async fn trends(State(app): State<Arc<App>>, uri: Uri) -> Result<Json
         TrendQuery::from_parameters(&parameters).map_err(|error| bad(error.to_string()))?;
     query.newest_near_ms = Some((app.clock)());
     let lanes = app.status.lanes();
-    query.lanes_elsewhere = lanes.iter().filter(|lane| !lane.held).map(|lane| lane.lane).collect();
+    let may_lack = lanes.iter().filter(|lane| !lane.held || lane.is_behind_group);
+    query.lanes_elsewhere = may_lack.map(|lane| lane.lane).collect();
     let turn =
         Arc::clone(&app.reads).acquire_owned().await.map_err(|error| Problem::bug(&error))?;
     // Reading waits for the disk. The turn ends with it, not with a client that has gone.

@@ -72,6 +72,10 @@ pub struct LaneState {
     /// Ids of the topics that the offsets belong to, by topic; empty where the log has none.
     #[serde(default)]
     pub topic_ids: Vec<String>,
+    /// The frontier of the last commit that the log is known to have taken: whoever has had the lane
+    /// since has begun there or later.
+    #[serde(default)]
+    pub told_frontier: i64,
     /// Epochs before this one may have members in this store that a rebuild does not find: because
     /// the lane went on from what another process had committed, or because the log has lost what
     /// they were made of. As long as one of them is open, a rebuild is seeded from the store.

@@ -112,12 +112,20 @@ pub trait Source: Send {
     /// Whether a read would give something out at once.
     fn has_data(&self, topic: usize, lane: u32) -> bool;
 
+    /// Whether the topic has nothing to read in this lane, and would have told if it had: not while
+    /// it is paused, failing, or on its way.
+    fn is_idle(&self, topic: usize, lane: u32) -> bool;
+
     /// The offset that the next record will get, as far as is known here and now; the position,
     /// where everything was read.
     fn end_offset(&self, topic: usize, lane: u32) -> u64;
 
-    /// Tells the log how far results are durable. May return before the log has taken it.
-    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<(), SourceError>;
+    /// Tells the log how far results are durable. May return before the log has taken it; the
+    /// number that it returns is below or equal to [`Source::confirmed`] once the log has.
+    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<u64, SourceError>;
+
+    /// The number of the last commit that the log is known to have taken.
+    fn confirmed(&self) -> u64;
 
     /// Waits until the log has taken what was committed, for a bounded time.
     fn flush_commits(&mut self);

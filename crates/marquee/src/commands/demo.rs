@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Use a Kafka as the log, in topics of the demo's own that go with it: kafka://HOST:PORT
-    #[arg(long, value_name = "URL", value_parser = brokers)]
+    #[arg(long, value_name = "URL", value_parser = brokers, conflicts_with = "data")]
     log: Option<String>,
 }
 

@@ -63,7 +63,7 @@ fn log(section: &Section<'_>, base_dir: &Path) -> Log {
 }
 
 /// Settings that the program makes itself, with what to do instead.
-const OWN_PROPERTIES: [(&str, &str); 11] = [
+const OWN_PROPERTIES: [(&str, &str); 13] = [
     ("bootstrap.servers", "write it as `brokers`"),
     // librdkafka's other name for it: of both, an arbitrary one would win.
     ("metadata.broker.list", "write it as `brokers`"),
@@ -75,6 +75,8 @@ const OWN_PROPERTIES: [(&str, &str); 11] = [
     ("partition.assignment.strategy", "a lane needs the same partition of both topics: range"),
     ("group.protocol", "a lane needs the same partition of both topics: the classic protocol"),
     ("isolation.level", "what a transaction has taken back was never an event"),
+    ("delivery.report.only.error", "the collector waits for each report"),
+    ("transactional.id", "the collector writes without transactions: sets need none"),
     ("enable.idempotence", "a record that is sent again must not be written twice"),
 ];
 

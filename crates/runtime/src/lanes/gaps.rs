@@ -58,7 +58,8 @@ pub(super) fn of_unread(
     unread: &Unread,
     first_ms: i64,
 ) -> Option<Gap> {
-    let latest_ms = first_ms + plan.settings.lateness_ms + plan.max_ahead_ms;
+    let latest_ms =
+        first_ms.saturating_add(plan.settings.lateness_ms).saturating_add(plan.max_ahead_ms);
     let end_ms = (plan.settings.epoch_of(latest_ms) + 1) * plan.settings.longest_ms();
     let (from_ms, to_ms) = cells_of(plan, unread.topic, (0, end_ms), frontier)?;
     Some(Gap {

@@ -14,6 +14,7 @@ use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
 use marquee_sinks::{Gap, LaneCommit, LaneState};
 use marquee_sources::json::RecordMeta;
 use marquee_sources::{Limit, Record, Source, SourceError};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,18 +46,24 @@ pub struct LaneOwner {
     unread: Vec<Unread>,
     /// Whether it is not known yet what these records may have held.
     waits: bool,
-    /// Record time of the first record of each topic that was read here.
-    first_record_ms: Vec<Option<i64>>,
+    /// What the first records of each topic that were read here say of those before them.
+    first_records: Vec<FirstRecords>,
     letters: Letters,
     misplaced: Option<Misplaced>,
     batch_events: usize,
     clock: fn() -> i64,
+    /// Whether the store is where the lane began.
+    is_own: bool,
+    /// Whether a rebuild has found members that the store gets with the first batch only.
+    pub(super) is_unwritten: bool,
     /// Whether the state differs from what the store holds.
     pub(super) changed: bool,
     /// Whether the last `commit` gave something to write.
     is_committing: bool,
     batch_records: u64,
     batch_bytes: usize,
+    /// Commits that the log was told of and has not confirmed: number and frontier.
+    told: VecDeque<(u64, i64)>,
     /// Since when the topic that is behind has had nothing to give.
     starving_since: Option<Instant>,
     pub(super) replayed_records: u64,
@@ -77,6 +84,30 @@ pub(super) struct Reading {
     pub(super) is_full: bool,
 }
 
+/// The latest time of the first few records after some that are gone. One alone is not believed: its
+/// clock may be wrong, and the doubt would not reach far enough.
+#[derive(Clone, Copy, Debug, Default)]
+struct FirstRecords {
+    count: usize,
+    latest_ms: i64,
+}
+
+impl FirstRecords {
+    const ENOUGH: usize = 16;
+
+    #[inline]
+    fn note(&mut self, record: &Record<'_>, clock: fn() -> i64) {
+        if self.count < Self::ENOUGH {
+            self.count += 1;
+            self.latest_ms = self.latest_ms.max(record.record_time_ms.unwrap_or_else(clock));
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.count >= Self::ENOUGH
+    }
+}
+
 impl LaneOwner {
     /// A lane whose pipeline stands at the resumption's state, whole or to be rebuilt.
     pub(super) fn new(
@@ -89,7 +120,7 @@ impl LaneOwner {
         Ok(LaneOwner {
             lane: *lane,
             sources: topics.iter().map(|topic| format!("{topic}/{lane}")).collect(),
-            first_record_ms: vec![None; topics.len()],
+            first_records: vec![FirstRecords::default(); topics.len()],
             topics,
             plan: settings.plan.clone(),
             pipeline,
@@ -100,10 +131,13 @@ impl LaneOwner {
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
             clock: settings.clock,
+            is_own: resumption.is_own,
+            is_unwritten: false,
             changed: false,
             is_committing: false,
             batch_records: 0,
             batch_bytes: 0,
+            told: VecDeque::new(),
             starving_since: None,
             replayed_records: 0,
             rebuild_records: (0, 0),
@@ -141,8 +175,7 @@ impl LaneOwner {
             misplaced.refuse()?;
         }
         for topic in 0..self.topics.len() {
-            let at = self.state.next_offsets[topic];
-            if at >= log.end_offset(topic, self.lane) && !log.has_data(topic, self.lane) {
+            if log.is_idle(topic, self.lane) {
                 self.pipeline.nothing_to_read(topic, (self.clock)());
             }
         }
@@ -165,6 +198,13 @@ impl LaneOwner {
     /// and the other topic waits for a while: for ever it must not, or a partition that fails
     /// would stop a lane.
     fn readable(&mut self, behind: usize, log: &dyn Source) -> Option<usize> {
+        if self.waits {
+            // Nothing is written before this record has come, so nothing else piles up.
+            let mut awaited = self.unread.iter().map(|unread| unread.topic);
+            return awaited.find(|topic| {
+                !self.first_records[*topic].is_enough() && log.has_data(*topic, self.lane)
+            });
+        }
         if log.has_data(behind, self.lane) {
             self.starving_since = None;
             return Some(behind);
@@ -208,7 +248,7 @@ impl LaneOwner {
         let mut at = self.state.next_offsets.clone();
         at[topic] = start;
         log.seek(self.lane, &at)?;
-        self.first_record_ms[topic] = None;
+        self.first_records[topic] = FirstRecords::default();
         self.unread.push(Unread { topic, from_offset, to_offset: start });
         Ok(())
     }
@@ -235,9 +275,7 @@ impl LaneOwner {
 
     /// Decodes one record and applies its events.
     fn record(&mut self, topic: usize, record: &Record<'_>) {
-        if self.first_record_ms[topic].is_none() {
-            self.first_record_ms[topic] = record.record_time_ms;
-        }
+        self.first_records[topic].note(record, self.clock);
         let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
             record_time_ms: record.record_time_ms,
@@ -327,16 +365,17 @@ impl LaneOwner {
             let at = self.state.next_offsets[topic];
             at < log.end_offset(topic, self.lane) || log.has_data(topic, self.lane)
         };
-        let is_coming = |u: &Unread| self.first_record_ms[u.topic].is_none() && has_more(u.topic);
+        let is_coming = |u: &Unread| !self.first_records[u.topic].is_enough() && has_more(u.topic);
         self.waits = self.unread.iter().any(is_coming);
         if self.waits {
             return Vec::new();
         }
         let frontier = self.state.frontier;
         let (plan, lane, now_ms) = (&self.plan, self.lane, (self.clock)());
-        let first_ms = &self.first_record_ms;
+        let first_records = &self.first_records;
         let gap = |unread: Unread| {
-            let first_ms = first_ms[unread.topic].unwrap_or(now_ms);
+            let FirstRecords { count, latest_ms } = first_records[unread.topic];
+            let first_ms = if count > 0 { latest_ms.min(now_ms) } else { now_ms };
             gaps::of_unread(plan, lane, frontier, &unread, first_ms)
         };
         let gaps: Vec<Gap> = std::mem::take(&mut self.unread).into_iter().filter_map(gap).collect();
@@ -373,6 +412,18 @@ impl LaneOwner {
         Ok(Some(LaneCommit { lane: self.lane, batch, state: &self.state }))
     }
 
+    /// The log was told of the last commit, under this number.
+    pub(super) fn told(&mut self, number: u64) {
+        self.told.push_back((number, self.state.frontier));
+    }
+
+    /// The log has taken all commits up to a number.
+    pub(super) fn confirmed(&mut self, number: u64) {
+        while let Some((_, frontier)) = self.told.pop_front_if(|(told, _)| *told <= number) {
+            self.state.told_frontier = self.state.told_frontier.max(frontier);
+        }
+    }
+
     /// Whether the batch that has just become durable held something of this lane.
     pub(super) fn was_committed(&self) -> bool {
         self.is_committing
@@ -395,6 +446,7 @@ impl LaneOwner {
         if self.waits {
             return;
         }
+        self.is_unwritten = false;
         self.pipeline.advance();
         if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
@@ -413,6 +465,7 @@ impl LaneOwner {
         LaneStatus {
             lane: self.lane,
             held: true,
+            is_behind_group: !self.is_own && (self.pipeline.is_rebuilding() || self.is_unwritten),
             rebuilding: self.pipeline.is_rebuilding(),
             rebuilt_records: self.rebuild_records,
             next_offsets: self.state.next_offsets.clone(),

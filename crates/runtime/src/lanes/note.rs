@@ -19,6 +19,9 @@ const MAX_BYTES: usize = 3000;
 
 const VERSION: u32 = 1;
 
+/// Stands in an index for epochs that it does not tell: their smallest offset is no smaller.
+pub(super) const ANY_EPOCH: i64 = i64::MAX;
+
 /// One commit of one lane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Note {
@@ -81,6 +84,12 @@ impl Note {
         serde_json::to_string(self).expect("numbers and texts always serialize")
     }
 
+    /// The version of a note that a newer program wrote.
+    pub(super) fn newer_version(text: &str) -> Option<u64> {
+        let note: serde_json::Value = serde_json::from_str(text).ok()?;
+        note["marquee"].as_u64().filter(|version| *version > u64::from(VERSION))
+    }
+
     /// Reads a note. `None` for what this program did not write, or a newer version did.
     pub(super) fn read(text: &str, topics: usize) -> Option<Note> {
         let note: Note = serde_json::from_str(text).ok()?;
@@ -90,11 +99,10 @@ impl Note {
     }
 
     /// The state that it tells of. Its letters are in another store.
-    pub(super) fn state(&self, settings: &Settings) -> LaneState {
-        let needed = settings.oldest_needed_by(self.frontier);
+    pub(super) fn state(&self) -> LaneState {
         let smallest_offsets = match self.index.is_empty() {
             false => self.index.iter().map(|pairs| pairs.iter().copied().collect()).collect(),
-            true => self.from.iter().map(|offset| BTreeMap::from([(needed, *offset)])).collect(),
+            true => self.from.iter().map(|at| BTreeMap::from([(ANY_EPOCH, *at)])).collect(),
         };
         let [events, filtered, dead, late, duplicates] = self.counters;
         LaneState {
@@ -105,6 +113,7 @@ impl Note {
             topic_ids: self.topics.clone(),
             gaps: self.gaps.clone(),
             seeded_to: 0,
+            told_frontier: self.frontier,
             late_bytes: 0,
             dead_bytes: 0,
         }
@@ -142,7 +151,8 @@ mod tests {
         let text = Note::text(&state(6), &settings, "s");
         assert!(text.len() < 400, "{} bytes", text.len());
         let note = Note::read(&text, 2).expect("it is ours");
-        assert_eq!(note.state(&settings), state(6));
+        let expected = LaneState { told_frontier: 5, ..state(6) };
+        assert_eq!(note.state(), expected);
         assert_eq!(Note::read(&text, 1), None, "another number of topics");
         assert_eq!(Note::read("offset of a Spark job", 2), None);
         assert_eq!(Note::read(&text.replace("\"marquee\":1", "\"marquee\":2"), 2), None);
@@ -163,7 +173,7 @@ mod tests {
         let many = LaneState { gaps: (3..100).map(gap).collect(), ..state(6) };
         let text = Note::text(&many, &settings, "s");
         assert!(text.len() <= MAX_BYTES, "{} bytes", text.len());
-        let read = Note::read(&text, 2).expect("it is ours").state(&settings).gaps;
+        let read = Note::read(&text, 2).expect("it is ours").state().gaps;
         assert_eq!((read.len(), read[0].from_ms, read[0].to_ms), (1, 30, 1000));
     }
 
@@ -172,7 +182,7 @@ mod tests {
         let settings = Settings::default();
         let text = Note::text(&state(3000), &settings, "s");
         assert!(text.len() <= MAX_BYTES, "{} bytes", text.len());
-        let read = Note::read(&text, 2).expect("it is ours").state(&settings);
+        let read = Note::read(&text, 2).expect("it is ours").state();
         let needed = settings.oldest_needed_by(5);
         for topic in 0..2 {
             let whole = first_needed(&state(3000), topic, needed);

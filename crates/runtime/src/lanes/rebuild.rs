@@ -10,6 +10,7 @@
 //! them and grow by what is new.
 
 use super::lane::LaneOwner;
+use super::note::ANY_EPOCH;
 use super::resume::Resumption;
 use super::{LaneError, LanesSettings};
 use marquee_model::{CellCounts, CellKey};
@@ -77,6 +78,7 @@ impl LaneOwner {
         }
         let mut owner = Self::new(resumption, settings, pipeline)?;
         owner.state.seeded_to = seeded_to;
+        owner.is_unwritten = loudly;
         let mut at = resumption.from.clone();
         let first: u64 = at.iter().sum();
         let committed = state.next_offsets.clone();
@@ -103,6 +105,10 @@ impl LaneOwner {
             }
         }
         owner.pipeline.rebuilt();
+        // What an index did not tell was learned on the way.
+        for offsets in &mut owner.state.smallest_offsets {
+            offsets.remove(&ANY_EPOCH);
+        }
         Ok(Some(owner))
     }
 

@@ -6,7 +6,7 @@
 //! a position is only worth something with the frontier and the results that belong to it.
 
 use super::gaps::{self, ELSEWHERE, Unread};
-use super::note::{Note, first_needed};
+use super::note::{ANY_EPOCH, Note, first_needed};
 use super::{LaneError, LanesSettings};
 use marquee_sinks::{Gap, LaneState, Sink};
 use marquee_sources::AssignedLane;
@@ -71,13 +71,18 @@ impl Resumption {
                 });
             }
             let first = first_needed(&self.state, topic, needed);
-            if first < start {
+            if first < start && self.state.smallest_offsets[topic].contains_key(&ANY_EPOCH) {
+                // Which epochs have lost records is not known.
+                self.is_seeded |= !self.is_new;
+                self.unread.push(Unread { topic, from_offset: first, to_offset: start });
+                self.state.next_offsets[topic] = committed.max(start);
+            } else if first < start {
                 // What is gone may be in the store all the same: it may be ahead of the position.
                 self.is_seeded |= !self.is_new;
                 let gaps = gaps::of_rebuild(plan, self.lane, &self.state, topic, start);
                 Gap::add(&mut self.state.gaps, gaps);
             }
-            if committed < start {
+            if committed < start && self.unread.iter().all(|unread| unread.topic != topic) {
                 let unread = Unread { topic, from_offset: committed, to_offset: start };
                 self.unread.push(unread);
                 self.state.next_offsets[topic] = start;
@@ -94,6 +99,9 @@ fn best_note(assigned: &AssignedLane, settings: &LanesSettings) -> Result<Option
     let topics = settings.plan.topics().len();
     let mut best: Option<Note> = None;
     for text in &assigned.notes {
+        if let Some(version) = Note::newer_version(text) {
+            return Err(LaneError::NewerNote { lane: assigned.lane, version });
+        }
         let Some(note) = Note::read(text, topics) else {
             tracing::warn!(
                 lane = assigned.lane,
@@ -153,11 +161,11 @@ fn decide(
     };
     if let Some(note) = note.as_ref().filter(|note| !is_behind(note)) {
         // The group is no further, but whoever committed last may know more of what is missing.
-        let known = note.state(&settings.plan.settings).gaps;
+        let known = note.state().gaps;
         Gap::add(&mut resumption.state.gaps, known);
     }
     if let Some(note) = note.filter(is_behind) {
-        let mut state = note.state(&settings.plan.settings);
+        let mut state = note.state();
         resumption.gaps = counted_elsewhere(lane, &own_state, &state, settings);
         state.frontier = state.frontier.max(own_state.frontier);
         (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
@@ -174,8 +182,9 @@ fn decide(
     resumption
 }
 
-/// Epochs that were open when this store last had the lane and are closed now: what another member
-/// has added to them is in its own store.
+/// Epochs that are closed now and that another member may have added to since this store had the
+/// lane: what it added is in its own store. It began at the frontier that this process had told the
+/// group, or later.
 fn counted_elsewhere(
     lane: u32,
     own: &LaneState,
@@ -183,7 +192,9 @@ fn counted_elsewhere(
     settings: &LanesSettings,
 ) -> Vec<Gap> {
     let length_ms = settings.plan.settings.longest_ms();
-    if own.frontier >= theirs.frontier {
+    let from = own.told_frontier.min(own.frontier);
+    let to = theirs.frontier.max(own.frontier);
+    if from >= to {
         return Vec::new();
     }
     tracing::warn!(
@@ -197,8 +208,8 @@ fn counted_elsewhere(
         topic: name,
         from_offset: own.next_offsets[topic],
         to_offset: theirs.next_offsets[topic],
-        from_ms: own.frontier * length_ms,
-        to_ms: theirs.frontier * length_ms,
+        from_ms: from * length_ms,
+        to_ms: to * length_ms,
         reason: ELSEWHERE.to_owned(),
     };
     let topics = settings.plan.topics().into_iter().enumerate();

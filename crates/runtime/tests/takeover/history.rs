@@ -48,6 +48,8 @@ pub(crate) enum End {
     Stops,
     /// Before it reads its n-th record.
     DiesReading(usize),
+    /// The group takes the lane away once so many records were read, also in a rebuild.
+    IsRevoked(usize),
     /// After its n-th batch is in the store, before the group knows.
     DiesCommitting(usize),
     /// It goes on, but from the n-th commit on none reaches the group.
@@ -112,6 +114,99 @@ impl History {
     }
 }
 
+/// A history that was found by chance: the lane comes back to a process whose store is behind.
+pub(crate) fn comes_back() -> History {
+    let event = |(request, video, time_ms): &(u8, u8, i64)| Event {
+        request: *request,
+        video: *video,
+        time_ms: *time_ms,
+    };
+    let impressions = [
+        (2, 0, 42),
+        (3, 1, 39),
+        (3, 0, 43),
+        (3, 0, 42),
+        (1, 1, 14),
+        (0, 0, 29),
+        (2, 1, 48),
+        (0, 1, 50),
+        (0, 1, 49),
+        (2, 1, 50),
+        (1, 1, 55),
+        (0, 0, 53),
+        (3, 0, 54),
+        (2, 0, 49),
+        (0, 0, 57),
+        (2, 0, 60),
+        (1, 0, 59),
+        (1, 1, 62),
+        (3, 0, 62),
+        (0, 0, 59),
+        (0, 0, 60),
+        (0, 0, 62),
+        (3, 1, 52),
+        (0, 1, 69),
+        (1, 0, 69),
+        (2, 1, 71),
+        (2, 0, 69),
+        (1, 1, 73),
+        (3, 0, 72),
+        (3, 1, 78),
+        (3, 1, 76),
+        (0, 1, 76),
+        (3, 0, 74),
+        (0, 1, 81),
+        (1, 1, 82),
+        (2, 0, 51),
+        (3, 1, 85),
+        (2, 0, 88),
+        (0, 1, 92),
+        (1, 1, 93),
+        (2, 1, 90),
+        (0, 0, 94),
+        (3, 1, 94),
+        (3, 0, 95),
+        (2, 0, 67),
+        (3, 1, 96),
+        (0, 1, 95),
+        (2, 1, 96),
+        (0, 0, 98),
+        (1, 1, 101),
+        (1, 0, 100),
+        (0, 0, 99),
+        (1, 1, 105),
+    ];
+    let plays = [
+        (3, 1, 41),
+        (3, 0, 43),
+        (2, 1, 43),
+        (2, 1, 43),
+        (0, 1, 44),
+        (2, 0, 48),
+        (0, 0, 43),
+        (2, 0, 48),
+        (3, 0, 53),
+    ];
+    let run = |process, sees, batch_events, chunk, end| Run {
+        process,
+        sees,
+        trims: [0, 0],
+        batch_events,
+        chunk,
+        end,
+    };
+    History {
+        topics: [impressions.iter().map(event).collect(), plays.iter().map(event).collect()],
+        runs: vec![
+            run(1, [31, 5], 6, 3, End::DiesReading(6)),
+            run(0, [3, 0], 3, 2, End::DiesReading(35)),
+            run(1, [3, 2], 10, 1, End::Stops),
+            run(0, [38, 5], 11, 3, End::DiesCommitting(1)),
+            run(1, [u64::MAX; 2], 5, 3, End::Stops),
+        ],
+    }
+}
+
 /// Time goes on, with some disorder: events of the past, and some that are late.
 fn topic(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Event>> {
     let event = (0_u8..4, 0_u8..2, 0_i64..4, prop_oneof![8 => 0_i64..5, 1 => 0_i64..40]);
@@ -129,6 +224,7 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         3 => Just(End::Stops),
         2 => (0_usize..40).prop_map(End::DiesReading),
+        2 => (0_usize..40).prop_map(End::IsRevoked),
         2 => (0_usize..6).prop_map(End::DiesCommitting),
         1 => (0_usize..6).prop_map(End::LosesCommits),
     ]

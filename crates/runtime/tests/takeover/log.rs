@@ -38,9 +38,14 @@ pub(crate) struct ScriptedSource {
     log: Arc<Mutex<Log>>,
     run: Run,
     is_given: bool,
+    /// Whether the owner was asked to give the lane up.
+    is_asked: bool,
+    is_released: Arc<AtomicBool>,
     positions: [u64; 2],
     /// Calls of `commit` so far.
     commits: usize,
+    /// The last of them that the group has taken, counted from 1.
+    confirmed: u64,
     /// Records read so far.
     reads: usize,
     done: Arc<AtomicBool>,
@@ -49,12 +54,29 @@ pub(crate) struct ScriptedSource {
 impl ScriptedSource {
     pub(crate) fn new(log: Arc<Mutex<Log>>, run: Run, done: Arc<AtomicBool>) -> Self {
         let (positions, commits, reads) = ([0, 0], 0, 0);
-        ScriptedSource { log, run, is_given: false, positions, commits, reads, done }
+        let (is_given, is_asked, confirmed) = (false, false, 0);
+        ScriptedSource {
+            log,
+            run,
+            is_given,
+            is_asked,
+            is_released: Arc::default(),
+            positions,
+            commits,
+            confirmed,
+            reads,
+            done,
+        }
     }
 
     /// Becomes true when nothing more happens.
     pub(crate) fn done(&self) -> Arc<AtomicBool> {
         self.done.clone()
+    }
+
+    /// Becomes true when the owner has given the lane up.
+    pub(crate) fn released(&self) -> Arc<AtomicBool> {
+        self.is_released.clone()
     }
 
     /// Up to where this process sees the topic.
@@ -72,7 +94,8 @@ impl ScriptedSource {
 impl Source for ScriptedSource {
     fn change(&mut self) -> Result<Change, SourceError> {
         if std::mem::replace(&mut self.is_given, true) {
-            return Ok(Change::None);
+            let is_revoked = self.is_revoked() && !std::mem::replace(&mut self.is_asked, true);
+            return Ok(if is_revoked { Change::Revoked } else { Change::None });
         }
         let log = self.log.lock().unwrap();
         let notes = log.commit.iter().flat_map(|(_, note)| [note.clone(), note.clone()]);
@@ -85,7 +108,7 @@ impl Source for ScriptedSource {
     }
 
     fn is_revoked(&mut self) -> bool {
-        false
+        matches!(self.run.end, End::IsRevoked(after) if self.reads >= after)
     }
 
     fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError> {
@@ -98,6 +121,8 @@ impl Source for ScriptedSource {
     }
 
     fn release(&mut self) -> Result<(), SourceError> {
+        self.is_released.store(true, Ordering::SeqCst);
+        self.done.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -137,11 +162,15 @@ impl Source for ScriptedSource {
         self.positions[topic] < self.visible(topic)
     }
 
+    fn is_idle(&self, topic: usize, lane: u32) -> bool {
+        !self.has_data(topic, lane)
+    }
+
     fn end_offset(&self, topic: usize, _: u32) -> u64 {
         self.visible(topic).max(self.positions[topic])
     }
 
-    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<(), SourceError> {
+    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<u64, SourceError> {
         for commit in commits {
             match self.run.end {
                 End::DiesCommitting(at) if at == self.commits => return Err(Self::death()),
@@ -150,17 +179,25 @@ impl Source for ScriptedSource {
                 _ => {
                     let mut log = self.log.lock().unwrap();
                     log.commit = Some((commit.next_offsets.to_vec(), commit.note.clone()));
+                    self.confirmed = self.commits as u64 + 1;
                 }
             }
             self.commits += 1;
         }
-        Ok(())
+        Ok(self.commits as u64)
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     fn flush_commits(&mut self) {}
 
     fn wait(&mut self, _: Duration) {
-        self.done.store(true, Ordering::SeqCst);
+        // One that is to be revoked waits for that, if it comes.
+        if !self.is_revoked() || self.is_asked {
+            self.done.store(true, Ordering::SeqCst);
+        }
         std::thread::sleep(Duration::from_micros(100));
     }
 

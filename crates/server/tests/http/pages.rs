@@ -11,6 +11,7 @@ fn lane(lane: u32) -> LaneStatus {
     LaneStatus {
         lane,
         held: true,
+        is_behind_group: false,
         rebuilt_records: (0, 0),
         records_per_second: 12.5,
         rebuilding: false,

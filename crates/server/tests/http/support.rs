@@ -124,7 +124,7 @@ impl Setup {
         };
         let store = EmbeddedStore::open(&folder.path().join("store"), &identity, true).unwrap();
         let status = Arc::new(StatusBoard::new(LANES, 1));
-        status.give(0..LANES);
+        status.give(0..LANES, false);
         let parts = Parts {
             plan: Arc::new(plan),
             log: Arc::new(log.clone()),

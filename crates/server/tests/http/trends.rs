@@ -1,7 +1,8 @@
 //! Trends: selection, order, pages.
 
-use crate::support::{HALF_HOUR_MS, NOW_MS, Server, Setup};
+use crate::support::{HALF_HOUR_MS, LANES, NOW_MS, Server, Setup};
 use marquee_server::trends::{Slices, Sort, TrendQuery, run};
+use marquee_sinks::{Gap, Sink};
 use serde_json::{Value as Json, json};
 
 const E0: i64 = NOW_MS - 4 * HALF_HOUR_MS;
@@ -60,6 +61,35 @@ async fn a_cell_is_shown_as_the_contract_says() {
         "next": null, "generation": "generation-1",
     });
     assert_eq!(page, expected);
+}
+
+#[tokio::test]
+async fn cells_that_may_lack_members_say_so() {
+    let server = filled();
+    let complete = async || {
+        let page = server.get("/v1/trends?video=a").await.json();
+        let of = |cell: &serde_json::Value| cell["complete"].as_bool().unwrap();
+        page["cells"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(complete().await, [true, true]);
+    // Another process has a lane now: what is open here may grow there.
+    server.status.take_back(std::iter::once(0));
+    assert_eq!(complete().await, [false, true], "a sealed epoch does not grow");
+    server.status.give(0..LANES, true);
+    assert_eq!(complete().await, [false, true], "until the rebuild is written");
+    server.status.give(0..LANES, false);
+    assert_eq!(complete().await, [true, true]);
+    let gap = Gap {
+        lane: 0,
+        topic: "impressions".to_owned(),
+        from_offset: 3,
+        to_offset: 9,
+        from_ms: E0,
+        to_ms: E0 + HALF_HOUR_MS,
+        reason: "trimmed".to_owned(),
+    };
+    server.store.add_gaps(&[gap]).unwrap();
+    assert_eq!(complete().await, [true, false], "a gap is for ever");
 }
 
 #[tokio::test]

@@ -99,13 +99,21 @@ impl Source for EmbeddedSource {
         self.positions[lane as usize][topic] < self.log.end_offset(topic, lane)
     }
 
+    fn is_idle(&self, topic: usize, lane: u32) -> bool {
+        !self.has_data(topic, lane)
+    }
+
     fn end_offset(&self, topic: usize, lane: u32) -> u64 {
         self.log.end_offset(topic, lane)
     }
 
     /// The store knows how far results are durable, and nobody else asks.
-    fn commit(&mut self, _: &[Commit<'_>]) -> Result<(), SourceError> {
-        Ok(())
+    fn commit(&mut self, _: &[Commit<'_>]) -> Result<u64, SourceError> {
+        Ok(0)
+    }
+
+    fn confirmed(&self) -> u64 {
+        0
     }
 
     fn flush_commits(&mut self) {}

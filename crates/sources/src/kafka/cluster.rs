@@ -60,7 +60,9 @@ impl KafkaCluster {
         let counts = options
             .topics
             .iter()
-            .map(|(topic, section)| partitions(&consumer, &options.brokers, topic, section))
+            .map(|(topic, section)| {
+                partitions(&consumer, &options.brokers, topic, section, PATIENCE)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         for ((topic, _), count) in options.topics.iter().zip(&counts) {
             if *count != counts[0] {
@@ -73,14 +75,17 @@ impl KafkaCluster {
             }
         }
         refuse_compacted(&options)?;
-        let topic_ids = ffi::topic_ids(&consumer, &names(&options), PATIENCE_IF_IT_MAY)
-            .unwrap_or_else(|e| {
-                tracing::warn!(
-                    "the ids of topics cannot be read ({e}): a topic that is deleted and \
+        let topic_ids = ffi::topic_ids(&consumer, &names(&options), PATIENCE_IF_IT_MAY);
+        let topic_ids = topic_ids.unwrap_or_else(|error| {
+            tracing::warn!("the ids of topics cannot be read: {error}");
+            vec![None; options.topics.len()]
+        });
+        if topic_ids.iter().all(Option::is_none) {
+            tracing::warn!(
+                "topics have no ids here (brokers before 2.8 give none): one that is deleted and \
                  created again is only noticed by its offsets"
-                );
-                vec![None; options.topics.len()]
-            });
+            );
+        }
         Ok(KafkaCluster { lanes: counts[0] as u32, topic_ids, options })
     }
 
@@ -121,7 +126,7 @@ impl KafkaCluster {
             }
         }
         for (topic, section) in &self.options.topics {
-            let found = partitions(consumer, &self.options.brokers, topic, section);
+            let found = partitions(consumer, &self.options.brokers, topic, section, timeout);
             // A topic that is gone, or a broker that is: both may come back.
             let Ok(found) = found else { continue };
             if found != self.lanes as usize {
@@ -164,10 +169,11 @@ fn partitions(
     brokers: &str,
     topic: &str,
     section: &'static str,
+    timeout: Duration,
 ) -> Result<usize, KafkaError> {
     let unreachable = |reason: String| KafkaError::Unreachable { brokers: brokers.into(), reason };
     let metadata =
-        consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|e| unreachable(e.to_string()))?;
+        consumer.fetch_metadata(Some(topic), timeout).map_err(|e| unreachable(e.to_string()))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let count = found.map_or(0, |found| found.partitions().len());
     if count == 0 {

@@ -227,7 +227,11 @@ unsafe fn slice<'m>(pointer: *const c_void, len: usize) -> Option<&'m [u8]> {
 pub(super) struct Commits {
     ptr: NonNull<rd_kafka_queue_t>,
     client: Arc<BaseConsumer<Context>>,
-    unanswered: usize,
+    /// Commits are numbered from 1 on; they are answered in their order.
+    sent: u64,
+    answered: u64,
+    /// The last one that was taken in whole.
+    confirmed: u64,
 }
 
 // SAFETY: as for `Queue`.
@@ -238,7 +242,7 @@ impl Commits {
         // SAFETY: the client is alive. librdkafka aborts where there is no memory.
         let ptr = unsafe { rd_kafka_queue_new(client.client().native_ptr()) };
         let ptr = NonNull::new(ptr).expect("librdkafka makes a queue or aborts");
-        Commits { ptr, client: client.clone(), unanswered: 0 }
+        Commits { ptr, client: client.clone(), sent: 0, answered: 0, confirmed: 0 }
     }
 
     /// Sends offsets and does not wait.
@@ -257,7 +261,7 @@ impl Commits {
         if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(code);
         }
-        self.unanswered += 1;
+        self.sent += 1;
         Ok(())
     }
 
@@ -271,15 +275,32 @@ impl Commits {
                 return None;
             }
             let event = Owned::new(event, rd_kafka_event_destroy);
-            rd_kafka_event_error(event.0)
+            match rd_kafka_event_error(event.0) {
+                // Only where all partitions failed is that the event's own error.
+                Code::RD_KAFKA_RESP_ERR_NO_ERROR => first_error(event.0),
+                code => code,
+            }
         };
-        self.unanswered = self.unanswered.saturating_sub(1);
+        self.answered += 1;
+        if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            self.confirmed = self.answered;
+        }
         Some(code)
     }
 
-    /// Commits that have no answer yet.
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered
+    /// The number of the last commit that was sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The number of the last commit that was taken.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Whether commits have no answer yet.
+    pub(super) fn waits(&self) -> bool {
+        self.answered < self.sent
     }
 }
 
@@ -287,6 +308,24 @@ impl Drop for Commits {
     fn drop(&mut self) {
         // SAFETY: it was made once and is destroyed once, before the client is let go.
         unsafe { rd_kafka_queue_destroy(self.ptr.as_ptr()) }
+    }
+}
+
+/// The first error of any partition in the answer to a commit.
+///
+/// # Safety
+/// The event is alive.
+unsafe fn first_error(event: *mut rd_kafka_event_t) -> Code {
+    // SAFETY: the list belongs to the event, and its `cnt` elements are valid.
+    unsafe {
+        let list = rd_kafka_event_topic_partition_list(event);
+        if list.is_null() {
+            return Code::RD_KAFKA_RESP_ERR_NO_ERROR;
+        }
+        let count = usize::try_from((*list).cnt).unwrap_or(0);
+        let mut errors = (0..count).map(|place| (*(*list).elems.add(place)).err);
+        let is_error = |code: &Code| *code != Code::RD_KAFKA_RESP_ERR_NO_ERROR;
+        errors.find(is_error).unwrap_or(Code::RD_KAFKA_RESP_ERR_NO_ERROR)
     }
 }
 

@@ -68,6 +68,11 @@ impl PartitionReader {
         self.messages.len() > 0 || self.queue.len() > 0
     }
 
+    /// Whether everything was read, and the broker has said so.
+    pub(super) fn is_idle(&self) -> bool {
+        self.at_end && !self.has_data()
+    }
+
     /// The end of the partition as it is known now: the position where everything was read,
     /// otherwise what the last fetch said.
     pub(super) fn end(&self, known: Option<u64>) -> u64 {
@@ -142,6 +147,7 @@ impl PartitionReader {
             // librdkafka tries again by itself: a leader that moves, a broker that restarts, a
             // message larger than a fetch (the next one is larger).
             other => {
+                self.at_end = false;
                 tracing::warn!("Kafka: {text} ({other:?}); trying on");
                 Ok(())
             }

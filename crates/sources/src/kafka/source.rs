@@ -55,6 +55,8 @@ pub struct KafkaSource {
     /// Partitions (lane, topic) whose position the broker did not find: since when, and when it is
     /// asked again.
     lost: BTreeMap<(u32, usize), (Instant, Instant)>,
+    /// Said while partitions are assigned without those of the other topic.
+    lacks_counterparts: Option<String>,
     /// Whether the last commit failed: said once, and not for each.
     commits_fail: bool,
     /// The ends of the partitions of each lane when they were assigned.
@@ -113,6 +115,7 @@ impl KafkaSource {
             retry_at: Instant::now(),
             lost: BTreeMap::new(),
             commits_fail: false,
+            lacks_counterparts: None,
             wanted_since: Instant::now(),
             first_ends: BTreeMap::new(),
             stop,
@@ -136,20 +139,21 @@ impl KafkaSource {
     }
 
     /// Lanes of which all topics are assigned.
-    fn whole_lanes(&self, partitions: &[(String, i32)]) -> Vec<u32> {
+    fn whole_lanes(&mut self, partitions: &[(String, i32)]) -> Vec<u32> {
         let has = |topic: &str, lane: u32| {
             partitions.iter().any(|(t, p)| t == topic && u32::try_from(*p) == Ok(lane))
         };
         let topics = &self.cluster.options().topics;
         let is_whole = |lane: &u32| topics.iter().all(|(topic, _)| has(topic, *lane));
         let lanes: Vec<u32> = (0..self.cluster.lanes()).filter(is_whole).collect();
-        if lanes.len() * topics.len() != partitions.len() {
-            tracing::warn!(
-                ?partitions,
-                "some partitions were assigned without their counterpart \
-                 in the other topic and are not read; all members must use the range assignor"
-            );
-        }
+        let is_whole = lanes.len() * topics.len() == partitions.len();
+        self.lacks_counterparts = (!is_whole).then(|| {
+            let words = "partitions were assigned without those of the other topic, and are not \
+                         read: does a topic exist no more, or does a member of the group not use \
+                         the range assignor?";
+            tracing::warn!(?partitions, "{words}");
+            words.to_owned()
+        });
         lanes
     }
 
@@ -297,11 +301,11 @@ impl Source for KafkaSource {
                 GroupEvent::Fatal(error) => return Err(error),
             }
         }
-        let Some(partitions) = self.wanted.as_ref().filter(|_| Instant::now() >= self.retry_at)
-        else {
+        if Instant::now() < self.retry_at {
             return Ok(Change::None);
-        };
-        let lanes = self.whole_lanes(partitions);
+        }
+        let Some(partitions) = self.wanted.clone() else { return Ok(Change::None) };
+        let lanes = self.whole_lanes(&partitions);
         match self.look_up(&lanes) {
             Ok(lanes) => {
                 self.wanted = None;
@@ -351,7 +355,10 @@ impl Source for KafkaSource {
             };
             match error {
                 None => break,
-                Some(error) if Instant::now() >= until => return Err(self.fatal(&error)),
+                // A broker that is away is waited for.
+                Some(error) if Instant::now() >= until && self.trouble().is_none() => {
+                    return Err(self.fatal(&error));
+                }
                 Some(_) => std::thread::sleep(RETRY / 5),
             }
         }
@@ -393,12 +400,18 @@ impl Source for KafkaSource {
         self.lanes.get(&lane).is_some_and(|readers| readers[topic].has_data())
     }
 
+    fn is_idle(&self, topic: usize, lane: u32) -> bool {
+        self.trouble().is_none()
+            && !self.lost.contains_key(&(lane, topic))
+            && self.lanes.get(&lane).is_some_and(|readers| readers[topic].is_idle())
+    }
+
     fn end_offset(&self, topic: usize, lane: u32) -> u64 {
         let known = known_end(&self.consumer, &self.topics[topic], lane as i32);
         self.lanes.get(&lane).map_or(0, |readers| readers[topic].end(known))
     }
 
-    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<(), SourceError> {
+    fn commit(&mut self, commits: &[Commit<'_>]) -> Result<u64, SourceError> {
         let mut list = TopicPartitionList::new();
         for Commit { lane, next_offsets, note } in commits {
             for (topic, offset) in next_offsets.iter().enumerate() {
@@ -416,12 +429,16 @@ impl Source for KafkaSource {
         {
             self.judge_commit(code);
         }
-        Ok(())
+        Ok(self.commits.sent())
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.commits.confirmed()
     }
 
     fn flush_commits(&mut self) {
         let until = Instant::now() + PATIENCE;
-        while self.commits.unanswered() > 0 {
+        while self.commits.waits() {
             let left = until.saturating_duration_since(Instant::now());
             match self.commits.answer(left) {
                 Some(code) => self.judge_commit(code),
@@ -450,7 +467,7 @@ impl Source for KafkaSource {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.consumer.context().trouble()
+        self.consumer.context().trouble().or_else(|| self.lacks_counterparts.clone())
     }
 
     /// The log stays, and the group finds it another reader.

@@ -34,7 +34,11 @@ pub fn create_topics(
     })?;
     for answer in answers {
         match answer {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) => {}
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => tracing::warn!(
+                "topic {topic} was there already: its own partitions and retention hold (a broker \
+                 deletes events of years ago unless retention.ms is -1)"
+            ),
             Err((topic, code)) => {
                 return Err(KafkaError::Create { topic, reason: code.to_string() });
             }
