@@ -33,6 +33,15 @@ impl RequestHasher {
         }
     }
 
+    /// The same, and whether the key is the id itself: that of a canonical UUID.
+    #[inline]
+    pub fn key_and_is_uuid(&self, request_id: &str) -> (RequestKey, bool) {
+        match parse_uuid(request_id.as_bytes()) {
+            Some(uuid) => (RequestKey(uuid), true),
+            None => (self.hash(request_id), false),
+        }
+    }
+
     #[cold]
     fn hash(&self, request_id: &str) -> RequestKey {
         let mut hasher = SipHasher13::new_with_key(&self.key);

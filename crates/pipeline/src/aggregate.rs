@@ -1,6 +1,7 @@
 //! Counts members per cell, and collects what changed in a batch: one write per changed cell and
 //! batch, however many events changed it.
 
+use crate::chunk::IdRef;
 use crate::join::{Emit, Member};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
@@ -17,13 +18,32 @@ pub struct Aggregate {
     batch: u32,
     changed: Vec<(i64, u32)>,
     deltas: Vec<Delta>,
-    /// Request ids of `deltas`, one after the other.
+    /// Request ids of `deltas`.
+    requests: Vec<Request>,
+    /// Those that are no UUID, one after the other.
     texts: Vec<u8>,
-    /// Start and end of each in `texts`.
-    requests: Vec<(usize, usize)>,
     /// What the store holds of cells whose state cannot be rebuilt, because the log has lost what
     /// it was made of. Empty unless there is a gap.
     bases: HashMap<(i64, Key), Base, FixedState>,
+}
+
+/// A request id that some member of the batch has.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Uuid(u128),
+    /// Start and end in `Aggregate::texts`.
+    Text(usize, usize),
+}
+
+/// The request id of an event, in all its forms.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId<'a> {
+    /// As it came.
+    pub text: &'a str,
+    /// What stands for it.
+    pub key: RequestKey,
+    /// Whether the key is the id itself.
+    pub is_uuid: bool,
 }
 
 /// What the store holds of one cell beside what the state proves: impressions, then plays.
@@ -150,13 +170,8 @@ impl Aggregate {
 
     /// Where the members of one event go. `silent` counts without writing members that are
     /// certain to have been written before.
-    pub fn of_request<'a>(
-        &'a mut self,
-        request_id: &'a str,
-        request: RequestKey,
-        silent: bool,
-    ) -> OfRequest<'a> {
-        OfRequest { aggregate: self, request_id, request, number: None, silent }
+    pub fn of_request<'a>(&'a mut self, request: RequestId<'a>, silent: bool) -> OfRequest<'a> {
+        OfRequest { aggregate: self, request, number: None, silent }
     }
 
     fn cell_of(&mut self, epoch: i64, key: Key) -> u32 {
@@ -230,9 +245,11 @@ impl Aggregate {
     }
 
     /// The request id of an index in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
-    pub fn request(&self, number: u32) -> &[u8] {
-        let (start, end) = self.requests[number as usize];
-        &self.texts[start..end]
+    pub fn request(&self, number: u32) -> IdRef<'_> {
+        match self.requests[number as usize] {
+            Request::Uuid(uuid) => IdRef::Uuid(uuid),
+            Request::Text(start, end) => IdRef::Text(&self.texts[start..end]),
+        }
     }
 
     /// The batch is written: its request ids are needed no longer.
@@ -293,15 +310,14 @@ impl Aggregate {
             .sum::<usize>()
             + self.deltas.capacity() * size_of::<Delta>()
             + self.texts.capacity()
-            + self.requests.capacity() * 16
+            + self.requests.capacity() * size_of::<Request>()
     }
 }
 
 /// Receives the members of one event.
 pub struct OfRequest<'a> {
     aggregate: &'a mut Aggregate,
-    request_id: &'a str,
-    request: RequestKey,
+    request: RequestId<'a>,
     /// Its index, once one member has needed it.
     number: Option<u32>,
     silent: bool,
@@ -309,7 +325,7 @@ pub struct OfRequest<'a> {
 
 impl Emit for OfRequest<'_> {
     fn member(&mut self, member: Member) {
-        if !self.aggregate.bases.is_empty() && self.aggregate.is_based(&member, self.request) {
+        if !self.aggregate.bases.is_empty() && self.aggregate.is_based(&member, self.request.key) {
             return;
         }
         let cell = self.aggregate.count(&member);
@@ -320,9 +336,16 @@ impl Emit for OfRequest<'_> {
         let request = match self.number {
             Some(number) => number,
             None => {
-                let start = self.aggregate.texts.len();
-                self.aggregate.texts.extend_from_slice(self.request_id.as_bytes());
-                self.aggregate.requests.push((start, self.aggregate.texts.len()));
+                let request = match self.request.is_uuid {
+                    true => Request::Uuid(self.request.key.0),
+                    false => {
+                        let texts = &mut self.aggregate.texts;
+                        let start = texts.len();
+                        texts.extend_from_slice(self.request.text.as_bytes());
+                        Request::Text(start, texts.len())
+                    }
+                };
+                self.aggregate.requests.push(request);
                 let number = self.aggregate.requests.len() as u32 - 1;
                 self.number = Some(number);
                 number

@@ -55,13 +55,32 @@ impl std::fmt::Display for Id {
     }
 }
 
-/// Writes a chunk of request ids (texts, as their bytes), in any order.
-pub fn encode<'t>(request_ids: impl Iterator<Item = &'t [u8]>) -> Vec<u8> {
+/// One request id to write.
+#[derive(Clone, Copy, Debug)]
+pub enum IdRef<'t> {
+    /// A UUID in canonical lower-case form.
+    Uuid(u128),
+    /// The bytes of any other text.
+    Text(&'t [u8]),
+}
+
+impl<'t> IdRef<'t> {
+    /// Of a request id.
+    pub fn of(request_id: &'t str) -> Self {
+        match parse_uuid(request_id.as_bytes()) {
+            Some(uuid) => IdRef::Uuid(uuid),
+            None => IdRef::Text(request_id.as_bytes()),
+        }
+    }
+}
+
+/// Writes a chunk of request ids, in any order.
+pub fn encode<'t>(request_ids: impl Iterator<Item = IdRef<'t>>) -> Vec<u8> {
     let (mut uuids, mut texts) = (Vec::new(), Vec::new());
     for id in request_ids {
-        match parse_uuid(id) {
-            Some(uuid) => uuids.push(uuid),
-            None => texts.push(id),
+        match id {
+            IdRef::Uuid(uuid) => uuids.push(uuid),
+            IdRef::Text(text) => texts.push(text),
         }
     }
     uuids.sort_unstable();
@@ -137,7 +156,7 @@ mod tests {
             let mut all: Vec<String> = texts;
             all.extend(uuids.iter().map(|u| Id::Uuid(*u).to_string()));
             let mut ids = BTreeSet::new();
-            let bytes = encode(all.iter().map(String::as_bytes));
+            let bytes = encode(all.iter().map(|id| IdRef::of(id)));
             prop_assert_eq!(decode_into(&bytes, &mut ids), Ok(()));
             let written: BTreeSet<String> = all.into_iter().collect();
             prop_assert_eq!(ids.iter().map(Id::to_string).collect::<BTreeSet<_>>(), written);
@@ -152,7 +171,7 @@ mod tests {
     #[test]
     fn a_cut_chunk_is_an_error() {
         let bytes =
-            encode(["a", "01234567-89ab-cdef-0123-456789abcdef"].map(str::as_bytes).into_iter());
+            encode(["a", "01234567-89ab-cdef-0123-456789abcdef"].map(IdRef::of).into_iter());
         for end in 0..bytes.len() - 2 {
             assert!(decode_into(&bytes[..end], &mut BTreeSet::new()).is_err(), "{end}");
         }

@@ -4,7 +4,7 @@
 //! what must be written, and after it is durable [`LanePipeline::advance`] lets time move on. A
 //! lane is driven by one thread and shares nothing.
 
-use crate::aggregate::{Aggregate, CellChange, CellPlace};
+use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;
 use crate::join::{Applied, Event, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
@@ -159,7 +159,7 @@ impl LanePipeline {
             }
             seen_ms = seen_ms.min(record_ms);
         }
-        let request = self.hasher.key_of(request_id);
+        let (request, is_uuid) = self.hasher.key_and_is_uuid(request_id);
         self.watermark.observe(topic, request, seen_ms);
         let video = match stream.prepare(values) {
             Prepared::Video(video) => video,
@@ -180,8 +180,10 @@ impl LanePipeline {
             time_ms,
         };
         let late = join.epochs_needed(event.kind, time_ms).0 < self.join.frontier();
-        let mut members =
-            self.aggregate.of_request(request_id, request, self.mode == Mode::Rebuilding);
+        let mut members = self.aggregate.of_request(
+            RequestId { text: request_id, key: request, is_uuid },
+            self.mode == Mode::Rebuilding,
+        );
         let applied = self.join.apply(&event, &self.symbols, &mut members);
         self.verdict(applied, late)
     }

@@ -12,12 +12,44 @@ use std::hash::BuildHasher;
 #[derive(Debug)]
 pub struct Interner {
     hasher: FixedState,
-    table: HashTable<u32>,
+    table: HashTable<Slot>,
     texts: Vec<Box<[u8]>>,
     /// Newest epoch in which each number was used; `i64::MIN` marks a number that is free.
     last_used: Vec<i64>,
     free: Vec<u32>,
     bytes: usize,
+}
+
+/// What the table holds of a text: short ones whole, so that finding one looks in one place only.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    short: Short,
+    number: u32,
+}
+
+/// A text of up to 15 bytes, filled up with zeros, and its length; of a longer one only that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Short([u8; 16]);
+
+impl Short {
+    const LONG: u8 = u8::MAX;
+
+    #[inline]
+    fn of(text: &[u8]) -> Self {
+        let mut bytes = [0; 16];
+        match bytes.get_mut(..text.len()).filter(|_| text.len() < 16) {
+            Some(place) => {
+                place.copy_from_slice(text);
+                bytes[15] = text.len() as u8;
+            }
+            None => bytes[15] = Self::LONG,
+        }
+        Short(bytes)
+    }
+
+    fn is_whole(self) -> bool {
+        self.0[15] != Self::LONG
+    }
 }
 
 impl Interner {
@@ -38,8 +70,7 @@ impl Interner {
     #[inline]
     pub fn intern(&mut self, text: &[u8], epoch: i64) -> u32 {
         let hash = self.hasher.hash_one(text);
-        let found = self.table.find(hash, |number| &*self.texts[*number as usize] == text);
-        if let Some(&number) = found {
+        if let Some(number) = self.find(hash, text) {
             let last = &mut self.last_used[number as usize];
             if *last < epoch {
                 *last = epoch;
@@ -49,11 +80,20 @@ impl Interner {
         self.insert(hash, text, epoch)
     }
 
+    #[inline]
+    fn find(&self, hash: u64, text: &[u8]) -> Option<u32> {
+        let short = Short::of(text);
+        let is_it = |slot: &Slot| {
+            slot.short == short && (short.is_whole() || &*self.texts[slot.number as usize] == text)
+        };
+        self.table.find(hash, is_it).map(|slot| slot.number)
+    }
+
     /// The number of a text that is already known to be in use at `epoch`.
     #[inline]
     fn find_used(&self, text: &[u8], epoch: i64) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
-        let number = *self.table.find(hash, |n| &*self.texts[*n as usize] == text)?;
+        let number = self.find(hash, text)?;
         (self.last_used[number as usize] >= epoch).then_some(number)
     }
 
@@ -74,7 +114,9 @@ impl Interner {
             }
         };
         let (texts, hasher) = (&self.texts, &self.hasher);
-        self.table.insert_unique(hash, number, |n| hasher.hash_one(&*texts[*n as usize]));
+        let slot = Slot { short: Short::of(text), number };
+        let hash_of = |slot: &Slot| hasher.hash_one(&*texts[slot.number as usize]);
+        self.table.insert_unique(hash, slot, hash_of);
         number
     }
 
@@ -92,7 +134,8 @@ impl Interner {
                 continue;
             }
             let hash = self.hasher.hash_one(&*self.texts[number]);
-            if let Ok(entry) = self.table.find_entry(hash, |n| *n as usize == number) {
+            let is_it = |slot: &Slot| slot.number as usize == number;
+            if let Ok(entry) = self.table.find_entry(hash, is_it) {
                 entry.remove();
             }
             self.bytes -= self.texts[number].len();

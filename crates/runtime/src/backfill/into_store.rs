@@ -7,7 +7,7 @@
 use super::{CellMembers, Outcome};
 use crate::plan::Plan;
 use marquee_model::{CellCounts, CellKey, Side, format_time_ms, lane_of};
-use marquee_pipeline::chunk::{self, Id};
+use marquee_pipeline::chunk::{self, Id, IdRef};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::{LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,5 +206,5 @@ fn union(
     if lacking.is_empty() {
         return Ok((Vec::new(), count));
     }
-    Ok((chunk::encode(lacking.iter().map(String::as_bytes)), count))
+    Ok((chunk::encode(lacking.iter().map(|id| IdRef::of(id))), count))
 }
