@@ -1,5 +1,6 @@
 //! The source against librdkafka's mock cluster: no Java, no network. The same tests run under an
-//! address sanitizer (`cargo xtask sanitize`), since they go through all of `ffi`.
+//! address sanitizer (`cargo xtask sanitize`): they go through all of `ffi`, but for the ids of
+//! topics, which the mock cluster does not tell (a real broker does, in `e2e/tests`).
 
 use super::{KafkaAppender, KafkaCluster, KafkaOptions, KafkaSource};
 use crate::{Appender, AssignedLane, Change, Commit, Limit, NewRecord, Source};
