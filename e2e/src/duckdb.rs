@@ -85,3 +85,23 @@ fn of_row(row: &[Value]) -> Cell {
 pub fn literal(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "''"))
 }
+
+/// The oracle's tables for the reference job over two files of events: docs/semantics.sql needs no
+/// more. `early` of that job is 0.
+pub fn reference_tables(impressions: &Path, plays: &Path) -> Vec<String> {
+    let table = |name: &str, file: &Path, column: &str, filter: &str| {
+        format!(
+            "create table {name} as select request_id, video_id as video, ts
+             from read_ndjson({}, columns = {{request_id: 'VARCHAR', video_id: 'VARCHAR',
+               ts: 'BIGINT', {column}}}) where {filter};",
+            literal(file)
+        )
+    };
+    vec![
+        "set variable epoch_ms = 1800000; set variable within_ms = 3600000;
+         set variable early_ms = 0;"
+            .to_owned(),
+        table("impressions", impressions, "device: 'VARCHAR'", "device is distinct from 'console'"),
+        table("plays", plays, "duration_s: 'BIGINT'", "duration_s >= 60"),
+    ]
+}

@@ -1,7 +1,7 @@
 //! A real broker, and a stock client that shares no line with the program.
 
 use crate::data::{Data, example};
-use crate::duckdb::{DuckDb, literal};
+use crate::duckdb::{DuckDb, reference_tables};
 use crate::program::{marquee, run, run_with_input};
 use crate::skip;
 use marquee_services::{Kafka, KafkaOptions};
@@ -262,30 +262,10 @@ pub fn dead_letters(store: &Path, lane: u32) -> Vec<(String, u64, String, Value)
     lines.lines().map(letter).collect()
 }
 
-/// The oracle's tables for the reference job over two files of events: docs/semantics.sql needs no
-/// more. `early` of that job is 0.
-pub fn tables(impressions: &Path, plays: &Path) -> Vec<String> {
-    let table = |name: &str, file: &Path, column: &str, filter: &str| {
-        format!(
-            "create table {name} as select request_id, video_id as video, ts
-             from read_ndjson({}, columns = {{request_id: 'VARCHAR', video_id: 'VARCHAR',
-               ts: 'BIGINT', {column}}}) where {filter};",
-            literal(file)
-        )
-    };
-    vec![
-        "set variable epoch_ms = 1800000; set variable within_ms = 3600000;
-         set variable early_ms = 0;"
-            .to_owned(),
-        table("impressions", impressions, "device: 'VARCHAR'", "device is distinct from 'console'"),
-        table("plays", plays, "duration_s: 'BIGINT'", "duration_s >= 60"),
-    ]
-}
-
 /// Panics unless counts and members of the stores together are those of the oracle.
 #[track_caller]
 pub fn assert_exact(duckdb: &DuckDb, data: &Data, stores: &[&Path]) {
-    let tables = tables(&data.impressions, &data.plays);
+    let tables = reference_tables(&data.impressions, &data.plays);
     let mut texts: Vec<&str> = tables.iter().map(String::as_str).collect();
     let scratch = tempfile::NamedTempFile::new().expect("a temporary file");
     let differences = crate::members::differences(duckdb, &texts, stores, scratch.path());

@@ -5,7 +5,7 @@
 
 use marquee_e2e::cells;
 use marquee_e2e::data::{Data, example};
-use marquee_e2e::duckdb::{DuckDb, literal};
+use marquee_e2e::duckdb::{DuckDb, reference_tables};
 use marquee_e2e::program::{marquee, root, run};
 use marquee_e2e::service::{Feed, Service, post};
 use marquee_e2e::skip;
@@ -30,21 +30,11 @@ fn service_config(data: &Data, name: &str, more: &str) -> PathBuf {
 /// What docs/semantics.sql makes of the data, with the filters of the reference job.
 fn by_duckdb(data: &Data) -> Option<Vec<cells::Cell>> {
     let duckdb = DuckDb::find()?;
-    let table = |name: &str, file: &Path, column: &str, filter: &str| {
-        format!(
-            "create table {name} as select request_id, video_id as video, ts
-             from read_ndjson({}, columns = {{request_id: 'VARCHAR', video_id: 'VARCHAR',
-               ts: 'BIGINT', {column}}}) where {filter};",
-            literal(file)
-        )
-    };
-    let settings = "set variable epoch_ms = 1800000; set variable within_ms = 3600000;
-                    set variable early_ms = 0;";
-    let shown = "device is distinct from 'console'";
-    let impressions = table("impressions", &data.impressions, "device: 'VARCHAR'", shown);
-    let plays = table("plays", &data.plays, "duration_s: 'BIGINT'", "duration_s >= 60");
+    let mut texts = reference_tables(&data.impressions, &data.plays);
     let oracle = std::fs::read_to_string(root().join("docs/semantics.sql")).unwrap();
-    Some(duckdb.cells(&[settings, &impressions, &plays, &oracle]))
+    texts.push(oracle);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    Some(duckdb.cells(&texts))
 }
 
 fn trends_csv(config: &Path) -> Vec<u8> {

@@ -32,10 +32,14 @@ pub(super) struct Misplaced {
 
 impl Misplaced {
     pub(super) fn new(plan: &Plan, lane: u32) -> Self {
+        Self::of(plan.partitioner, lane, plan.lanes)
+    }
+
+    fn of(partitioner: Partitioner, lane: u32, lanes: u32) -> Self {
         Misplaced {
-            partitioner: plan.partitioner,
+            partitioner,
             lane,
-            lanes: plan.lanes,
+            lanes,
             checked: 0,
             misplaced: 0,
             fit_other: 0,
@@ -126,17 +130,7 @@ mod tests {
     use super::*;
 
     fn judge(partitioner: Partitioner, lanes: u32) -> Misplaced {
-        Misplaced {
-            partitioner,
-            lane: 0,
-            lanes,
-            checked: 0,
-            misplaced: 0,
-            fit_other: 0,
-            fit_key: 0,
-            has_key: 0,
-            example: String::new(),
-        }
+        Misplaced::of(partitioner, 0, lanes)
     }
 
     /// The first ids that a partitioner puts into lane 0.
