@@ -165,7 +165,8 @@ pub enum SourceError {
     /// What should be read next is not there.
     #[error(
         "lane {lane} of topic {topic}: offset {position} should be read next, but the log holds \
-         {start} to {end}"
+         {start} to {end}; the log was cut or replaced. Restore it, or start a new generation, with \
+         another [log] group and [store] path"
     )]
     OutOfRange {
         /// The topic's name.
