@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 /// How often the topics are looked at again.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// How long a stop waits for the group to take note.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long an end before our position is taken for a broker that has just come back, and does not
 /// know yet what it has.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,8 +42,9 @@ const OVERHEAD_BYTES: u64 = 450;
 pub struct KafkaSource {
     /// Dropped before the client, which outlives its queues by their own references.
     lanes: BTreeMap<u32, Vec<PartitionReader>>,
-    commits: Commits,
-    consumer: Arc<BaseConsumer<Context>>,
+    commits: Option<Commits>,
+    /// `None` only while it is dropped.
+    consumer: Option<Arc<BaseConsumer<Context>>>,
     cluster: KafkaCluster,
     /// Names of the topics as librdkafka's functions take them.
     topics: Vec<CString>,
@@ -77,7 +80,7 @@ impl KafkaSource {
         let names: Vec<&str> =
             cluster.options().topics.iter().map(|(topic, _)| topic.as_str()).collect();
         for source in &sources {
-            source.consumer.subscribe(&names).map_err(|error| settings(&error))?;
+            source.consumer().subscribe(&names).map_err(|error| settings(&error))?;
         }
         Ok(sources)
     }
@@ -105,9 +108,9 @@ impl KafkaSource {
         let name = |name: &&str| CString::new(*name).expect("topics are checked");
         Ok(KafkaSource {
             lanes: BTreeMap::new(),
-            commits: Commits::new(&consumer),
+            commits: Some(Commits::new(&consumer)),
             topics: names.iter().map(name).collect(),
-            consumer,
+            consumer: Some(consumer),
             cluster: cluster.clone(),
             events,
             pending: VecDeque::new(),
@@ -121,6 +124,14 @@ impl KafkaSource {
             stop,
             keeper: Some(keeper),
         })
+    }
+
+    fn consumer(&self) -> &Arc<BaseConsumer<Context>> {
+        self.consumer.as_ref().expect("it is there until the source is dropped")
+    }
+
+    fn commits(&mut self) -> &mut Commits {
+        self.commits.as_mut().expect("they are there until the source is dropped")
     }
 
     /// Records and events of a partition that wait in this process.
@@ -166,14 +177,14 @@ impl KafkaSource {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
-        self.cluster.check(&self.consumer, PATIENCE).map_err(|e| Some(e.into()))?;
+        self.cluster.check(self.consumer(), PATIENCE).map_err(|e| Some(e.into()))?;
         let mut asked = TopicPartitionList::new();
         for lane in lanes {
             for (topic, _) in &self.cluster.options().topics {
                 asked.add_partition(topic, *lane as i32);
             }
         }
-        let committed = self.consumer.committed_offsets(asked, PATIENCE).map_err(later)?;
+        let committed = self.consumer().committed_offsets(asked, PATIENCE).map_err(later)?;
         let mut found = Vec::new();
         for &lane in lanes {
             let mut assigned = AssignedLane {
@@ -183,8 +194,10 @@ impl KafkaSource {
                 notes: Vec::new(),
             };
             for (topic, _) in &self.cluster.options().topics {
-                let (start, end) =
-                    self.consumer.fetch_watermarks(topic, lane as i32, PATIENCE).map_err(later)?;
+                let (start, end) = self
+                    .consumer()
+                    .fetch_watermarks(topic, lane as i32, PATIENCE)
+                    .map_err(later)?;
                 if let Some(element) = committed.find_partition(topic, lane as i32)
                     && matches!(element.offset(), Offset::Offset(at) if at > end)
                     && self.wanted_since.elapsed() < END_PATIENCE
@@ -228,9 +241,9 @@ impl KafkaSource {
         if Instant::now() < again {
             return Ok(position);
         }
-        self.cluster.check(&self.consumer, PATIENCE)?;
+        self.cluster.check(self.consumer(), PATIENCE)?;
         let name = self.topic_name(topic).to_owned();
-        if let Ok((start, end)) = self.consumer.fetch_watermarks(&name, lane as i32, PATIENCE) {
+        if let Ok((start, end)) = self.consumer().fetch_watermarks(&name, lane as i32, PATIENCE) {
             let (start, end) = (u64::try_from(start).unwrap_or(0), u64::try_from(end).unwrap_or(0));
             if (start..=end).contains(&position) {
                 self.lost.remove(&(lane, topic));
@@ -295,7 +308,7 @@ impl Source for KafkaSource {
                 }
                 // Taken back before it was begun: the group only wants an answer.
                 GroupEvent::Revoked if self.wanted.take().is_some() => {
-                    self.consumer.unassign().map_err(|error| self.fatal(&error))?;
+                    self.consumer().unassign().map_err(|error| self.fatal(&error))?;
                 }
                 GroupEvent::Revoked => return Ok(Change::Revoked),
                 GroupEvent::Fatal(error) => return Err(error),
@@ -332,7 +345,7 @@ impl Source for KafkaSource {
         for (lane, offsets) in from {
             let mut readers = Vec::new();
             for (topic, offset) in offsets.iter().enumerate() {
-                let queue = Queue::of_partition(&self.consumer, &self.topics[topic], *lane as i32)
+                let queue = Queue::of_partition(self.consumer(), &self.topics[topic], *lane as i32)
                     .ok_or_else(|| self.fatal_text("a partition has no queue".to_owned()))?;
                 let with_headers = self.cluster.options().with_headers;
                 let first_end = self.first_ends.get(lane).map_or(0, |ends| ends[topic]);
@@ -340,7 +353,7 @@ impl Source for KafkaSource {
             }
             self.lanes.insert(*lane, readers);
         }
-        self.consumer.assign(&self.list(from)).map_err(|error| self.fatal(&error))
+        self.consumer().assign(&self.list(from)).map_err(|error| self.fatal(&error))
     }
 
     fn seek(&mut self, lane: u32, from: &[u64]) -> Result<(), SourceError> {
@@ -348,7 +361,7 @@ impl Source for KafkaSource {
         let until = Instant::now() + PATIENCE * 6;
         loop {
             // Right after an assignment a partition is not ready for it: that passes.
-            let sought = self.consumer.seek_partitions(list.clone(), PATIENCE);
+            let sought = self.consumer().seek_partitions(list.clone(), PATIENCE);
             let error = match sought {
                 Ok(list) => list.elements().iter().find_map(|e| e.error().err()),
                 Err(error) => Some(error),
@@ -369,7 +382,7 @@ impl Source for KafkaSource {
 
     fn release(&mut self) -> Result<(), SourceError> {
         self.lanes.clear();
-        self.consumer.unassign().map_err(|error| self.fatal(&error))
+        self.consumer().unassign().map_err(|error| self.fatal(&error))
     }
 
     fn read(
@@ -407,7 +420,7 @@ impl Source for KafkaSource {
     }
 
     fn end_offset(&self, topic: usize, lane: u32) -> u64 {
-        let known = known_end(&self.consumer, &self.topics[topic], lane as i32);
+        let known = known_end(self.consumer(), &self.topics[topic], lane as i32);
         self.lanes.get(&lane).map_or(0, |readers| readers[topic].end(known))
     }
 
@@ -421,26 +434,26 @@ impl Source for KafkaSource {
                 element.set_metadata(note);
             }
         }
-        while let Some(code) = self.commits.answer(Duration::ZERO) {
+        while let Some(code) = self.commits().answer(Duration::ZERO) {
             self.judge_commit(code);
         }
         if list.count() > 0
-            && let Err(code) = self.commits.send(&list)
+            && let Err(code) = self.commits().send(&list)
         {
             self.judge_commit(code);
         }
-        Ok(self.commits.sent())
+        Ok(self.commits().sent())
     }
 
     fn confirmed(&self) -> u64 {
-        self.commits.confirmed()
+        self.commits.as_ref().map_or(0, Commits::confirmed)
     }
 
     fn flush_commits(&mut self) {
         let until = Instant::now() + PATIENCE;
-        while self.commits.waits() {
+        while self.commits().waits() {
             let left = until.saturating_duration_since(Instant::now());
-            match self.commits.answer(left) {
+            match self.commits().answer(left) {
                 Some(code) => self.judge_commit(code),
                 None => {
                     tracing::warn!(
@@ -467,7 +480,7 @@ impl Source for KafkaSource {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.consumer.context().trouble().or_else(|| self.lacks_counterparts.clone())
+        self.consumer().context().trouble().or_else(|| self.lacks_counterparts.clone())
     }
 
     /// The log stays, and the group finds it another reader.
@@ -477,16 +490,29 @@ impl Source for KafkaSource {
 }
 
 impl Drop for KafkaSource {
+    /// Leaves the group. Without a broker librdkafka may wait for ever for that, so it is waited for
+    /// in a thread of its own, and only for a while: the group's own patience does the rest.
     fn drop(&mut self) {
         self.lanes.clear();
-        self.consumer.context().close();
-        // Answers a revocation that nobody has asked for any more.
-        let _ = self.consumer.unassign();
+        self.commits = None;
         self.stop.store(true, Ordering::SeqCst);
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        let Some(consumer) = self.consumer.take() else { return };
+        consumer.context().close();
+        // Answers a revocation that nobody has asked for any more.
+        let _ = consumer.unassign();
+        let keeper = self.keeper.take();
+        let (left, is_left) = channel();
+        let leave = move || {
+            if let Some(keeper) = keeper {
+                let _ = keeper.join();
+            }
+            drop(consumer); // the last reference
+            let _ = left.send(());
+        };
+        let thread = std::thread::Builder::new().name("leave".to_owned()).spawn(leave);
+        if thread.is_ok() && is_left.recv_timeout(LEAVE_PATIENCE).is_err() {
+            tracing::warn!("the group did not confirm that this member leaves; it will miss it");
         }
-        // The last reference goes with `self`: the client leaves the group.
     }
 }
 
