@@ -1,10 +1,10 @@
 //! An owner's share of the topics: a member of the consumer group, with a reader for each partition
 //! that the group gives it.
 //!
-//! The group's wishes arrive on the **keeper**'s thread, which polls the client without pause. They
-//! are only noted there: the owner asks for them between two batches ([`Source::change`]) and
-//! answers them then, after it has committed what it had. So nothing is ever torn out of a batch,
-//! and a batch that takes long keeps no heartbeat waiting.
+//! The group's wishes arrive on the **keeper**'s thread, which polls the client all the time, except
+//! while it asks the broker about topics. They are only noted there: the owner asks for them between
+//! two batches ([`Source::change`]) and answers them then, after it has committed what it had. So
+//! nothing is ever torn out of a batch, and a batch that takes long keeps no heartbeat waiting.
 
 use super::cluster::KafkaCluster;
 use super::context::{Context, GroupEvent};
