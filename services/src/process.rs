@@ -283,7 +283,9 @@ mod tests {
         let found = found.expect("it says its server");
         let (pid, folder) = found.split_once(' ').expect("a number and a folder");
         let pid = pid.parse().expect("a number");
-        assert!(command_line(pid).is_some_and(|line| line.contains("sleep")));
+        // While the shell becomes `sleep`, the kernel may show a command line that is still empty.
+        let sleeps = || command_line(pid).is_some_and(|line| line.contains("sleep"));
+        assert!(wait_for(STOP, sleeps), "{pid} is not the server: {:?}", command_line(pid));
 
         end(&mut holder);
         assert!(wait_for(STOP, || command_line(pid).is_none()), "{pid} still runs");
