@@ -6,6 +6,7 @@
 //! temporary files.
 
 mod bucket;
+mod count;
 mod dead;
 mod into_store;
 mod join;
