@@ -11,12 +11,14 @@
 
 mod group;
 mod plays;
+mod saved;
 
 use crate::settings::{EpochOfPlay, Impressions, Match, Settings};
 use crate::symbols::Symbols;
 use group::{Fact, Group, Handle};
 use marquee_model::{Kind, RequestKey, Side};
 use plays::{Play, Plays};
+pub(crate) use saved::{SavedFact, SavedPlay};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 

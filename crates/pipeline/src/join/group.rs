@@ -269,6 +269,27 @@ impl Group {
     }
 }
 
+/// What a snapshot needs of the layout.
+impl Group {
+    /// Every request with its facts, oldest first, in an order that only depends on the input.
+    pub(super) fn each_request<E>(
+        &self,
+        mut each: impl FnMut(RequestKey, &[Fact]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for Entry { request: [high, low], start, len } in &self.entries {
+            let request = RequestKey(u128::from(*high) << 64 | u128::from(*low));
+            each(request, &self.facts[*start as usize..(*start + *len) as usize])?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for so many more requests.
+    pub(super) fn reserve(&mut self, requests: usize) {
+        let hasher = &self.hasher;
+        self.entries.reserve(requests, |e| hasher.hash_one(e.request));
+    }
+}
+
 /// A region is exactly full at every power of two (and at none).
 #[inline]
 fn is_full(len: u32) -> bool {

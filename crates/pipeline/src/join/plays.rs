@@ -175,6 +175,15 @@ impl Plays {
         self.by_epoch.clear();
     }
 
+    /// Every request with its plays, oldest first, in an order that only depends on the input: for
+    /// a snapshot.
+    pub(super) fn each_request<E>(
+        &self,
+        mut each: impl FnMut(RequestKey, &[Play]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.by_request.iter().try_for_each(|(request, of)| each(*request, &of.plays))
+    }
+
     /// Memory held, in bytes, plays beyond the first of a request not counted.
     pub(super) fn memory_bytes(&self) -> usize {
         self.by_request.allocation_size()
