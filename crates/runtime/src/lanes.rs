@@ -16,8 +16,10 @@ mod note;
 mod owner;
 mod rebuild;
 mod resume;
+mod snapshots;
 
 pub use owner::{Next, Owner};
+pub use snapshots::SnapshotsSettings;
 
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -53,6 +55,8 @@ pub struct LanesSettings {
     /// Short name of what is counted, by [`LanesSettings::name_of`]: it tells the commits of this
     /// generation from those of others.
     pub name: String,
+    /// Snapshots of the state; `None`: there are none, and a restart reads the log again.
+    pub snapshots: Option<SnapshotsSettings>,
 }
 
 impl LanesSettings {

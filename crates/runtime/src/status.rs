@@ -6,6 +6,7 @@
 use marquee_pipeline::lane::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// How one lane is doing, as of its last commit (or, while it rebuilds, as of its last batch).
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,19 @@ pub struct LaneStatus {
     /// Records that the lane's position moved on by, per second, over the last ten seconds or so.
     /// Reading again moves no position.
     pub records_per_second: f64,
+    /// The last snapshot of the state that this process has taken.
+    pub snapshot: Option<SnapshotStatus>,
+}
+
+/// A snapshot that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// When it was durable, milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+    /// Its length.
+    pub bytes: u64,
+    /// How long the lane stood still for it.
+    pub took: Duration,
 }
 
 impl LaneStatus {

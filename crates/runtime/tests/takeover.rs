@@ -150,6 +150,7 @@ fn run_one(
         clock: Arc::new(SystemClock::new(|| 0)),
         checks_partitions: true,
         topic_ids: vec!["one".to_owned(), "two".to_owned()],
+        snapshots: None,
     };
     log.lock().unwrap().trim(run.trims, &history.topics);
     let done = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,7 @@ use super::gaps::{self, Unread};
 use super::letters::{Letters, Place};
 use super::misplaced::Misplaced;
 use super::resume::Resumption;
+use super::snapshots::Saving;
 use super::{LaneError, LanesSettings};
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -71,6 +72,7 @@ pub(super) struct LaneOwner {
     pub(super) rebuild_records: (u64, u64),
     /// Records that moved the position, and since when they are counted.
     moved: (u64, Duration),
+    pub(super) saving: Saving,
     progress: LaneStatus,
 }
 
@@ -144,6 +146,7 @@ impl LaneOwner {
             replayed_records: 0,
             rebuild_records: (0, 0),
             moved: (0, settings.clock.passed()),
+            saving: Saving::new(resumption, settings),
             progress: LaneStatus::default(),
         })
     }
@@ -432,6 +435,11 @@ impl LaneOwner {
         self.is_committing
     }
 
+    /// Whether the state is that of the last commit: nothing was read since, and nothing awaited.
+    pub(super) fn is_as_committed(&self) -> bool {
+        !self.changed && !self.is_unwritten && !self.waits && self.unread.is_empty()
+    }
+
     /// The end of each topic.
     pub(super) fn ends(&self, log: &dyn Source) -> Vec<u64> {
         (0..self.topics.len()).map(|topic| log.end_offset(topic, self.lane)).collect()
@@ -450,6 +458,9 @@ impl LaneOwner {
             return;
         }
         self.is_unwritten = false;
+        if self.is_committing {
+            self.saving.committed();
+        }
         self.pipeline.advance();
         if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
@@ -479,6 +490,7 @@ impl LaneOwner {
             state_bytes: self.pipeline.size().memory_bytes as u64,
             open_cells: self.pipeline.open_cell_count() as u64,
             replayed_records: self.replayed_records,
+            snapshot: self.saving.status(),
             ..self.progress.clone()
         }
     }

@@ -12,6 +12,7 @@ use super::lane::LaneOwner;
 use super::note::Note;
 use super::rebuild::{Progress, Rebuild};
 use super::resume::Resumption;
+use super::snapshots::Refused;
 use super::{LaneError, LanesSettings};
 use crate::status::StatusBoard;
 use marquee_sinks::Sink;
@@ -49,13 +50,13 @@ pub struct Owner {
     /// All lanes that were given, also those that are still being rebuilt.
     given: Vec<u32>,
     claims: Arc<Claims>,
-    settings: LanesSettings,
-    source: Box<dyn Source>,
+    pub(super) settings: LanesSettings,
+    pub(super) source: Box<dyn Source>,
     store: Arc<dyn Sink>,
-    status: Arc<StatusBoard>,
+    pub(super) status: Arc<StatusBoard>,
     stop: Arc<AtomicBool>,
     /// The lanes that are whole.
-    lanes: Vec<LaneOwner>,
+    pub(super) lanes: Vec<LaneOwner>,
     phase: Phase,
     /// Set by a stop: up to where the log is still read, and until when.
     finishing: Option<(Vec<Vec<u64>>, Duration)>,
@@ -75,6 +76,8 @@ enum Phase {
     Writes(Batch),
     /// What is durable is told to the log.
     Tells(Batch),
+    /// A snapshot is due.
+    Saves(Batch),
     /// The interval of a batch that was not full has to pass.
     Rests { until: Duration },
 }
@@ -150,6 +153,10 @@ impl Owner {
             Phase::Reads(batch) => self.read(batch),
             Phase::Writes(batch) => self.write(batch),
             Phase::Tells(batch) => self.tell(batch),
+            Phase::Saves(batch) => {
+                self.save_one();
+                Ok(self.end_batch(batch))
+            }
             Phase::Rests { until } => Ok(self.rest(until)),
         }
     }
@@ -158,7 +165,7 @@ impl Owner {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn passed(&self) -> Duration {
+    pub(super) fn passed(&self) -> Duration {
         self.settings.clock.passed()
     }
 
@@ -199,7 +206,9 @@ impl Owner {
             self.phase = Phase::Claims(assigned);
             return Ok(Next::Sleep(SHORT_WAIT));
         }
-        let plan = |lane: &AssignedLane| Resumption::of(lane, &self.settings, &*self.store);
+        let plan = |lane: &AssignedLane| {
+            Resumption::of(lane, &self.settings, &*self.store, Refused::default())
+        };
         let resumptions = assigned.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
         // Before anything else of these lanes is seen: until they are whole they are in doubt, and
         // after that their gaps are.
@@ -221,17 +230,20 @@ impl Owner {
             Err(LaneError::Log(SourceError::OutOfRange { topic_index, start, .. }))
                 if start > assigned.start_offsets[topic_index] =>
             {
-                // The log was trimmed meanwhile: the lane is planned anew.
+                // The log was trimmed meanwhile.
                 assigned.start_offsets[topic_index] = start;
-                *resumption = Resumption::of(assigned, &self.settings, &*self.store)?;
-                self.store.add_gaps(&resumption.gaps)?;
-                self.source.seek(resumption.lane, &resumption.from)?;
+                self.plan_anew(resumption, assigned)?;
                 taking.rebuild = None;
                 Next::Step
             }
             Err(error) => return Err(error),
             Ok(Progress::Reads) => Next::Step,
             Ok(Progress::Waits(time)) => Next::Wait(time),
+            Ok(Progress::Refused) => {
+                self.plan_anew(resumption, assigned)?;
+                taking.rebuild = None;
+                Next::Step
+            }
             Ok(Progress::Whole) => {
                 let rebuild = taking.rebuild.take().expect("it has just ended");
                 let lane = rebuild.into_lane();
@@ -249,15 +261,29 @@ impl Owner {
         Ok(next)
     }
 
+    /// Decides again where a lane goes on, after something has turned out to be otherwise.
+    fn plan_anew(
+        &mut self,
+        resumption: &mut Resumption,
+        assigned: &AssignedLane,
+    ) -> Result<(), LaneError> {
+        let refused = std::mem::take(&mut resumption.refused);
+        *resumption = Resumption::of(assigned, &self.settings, &*self.store, refused)?;
+        self.store.add_gaps(&resumption.gaps)?;
+        self.source.seek(resumption.lane, &resumption.from)?;
+        Ok(())
+    }
+
     fn rebuild_on(
         &mut self,
         rebuild: &mut Option<Box<Rebuild>>,
-        resumption: &Resumption,
+        resumption: &mut Resumption,
     ) -> Result<Progress, LaneError> {
         let (settings, store) = (&self.settings, &*self.store);
         let Some(rebuild) = rebuild else {
-            *rebuild = Some(Box::new(Rebuild::begin(resumption, settings, store)?));
-            return Ok(Progress::Reads);
+            let begun = Rebuild::begin(resumption, settings, store)?;
+            *rebuild = begun.map(Box::new);
+            return Ok(if rebuild.is_some() { Progress::Reads } else { Progress::Refused });
         };
         let progress = rebuild.step(resumption, settings, &mut *self.source, store)?;
         self.status.set(rebuild.lane().status(&*self.source));
@@ -267,6 +293,7 @@ impl Owner {
     /// Lets all lanes go: everything that was read is durable already.
     fn give_up(&mut self) -> Result<(), LaneError> {
         self.source.flush_commits();
+        self.save_quickly();
         self.lanes.clear();
         self.claims.give_up(self.number);
         self.status.take_back(self.given.drain(..));
@@ -325,7 +352,7 @@ impl Owner {
         Ok(Next::Step)
     }
 
-    /// Tells the log, lets time move, and decides when the next batch begins.
+    /// Tells the log, and lets time move.
     fn tell(&mut self, batch: Batch) -> Result<Next, LaneError> {
         self.tell_log()?;
         let took = self.passed() - batch.started;
@@ -333,12 +360,21 @@ impl Owner {
             lane.committed(took);
             self.status.set(lane.status(&*self.source));
         }
-        Ok(match batch.found {
+        if self.has_due_snapshot() {
+            self.phase = Phase::Saves(batch);
+            return Ok(Next::Step);
+        }
+        Ok(self.end_batch(batch))
+    }
+
+    /// Decides when the next batch begins.
+    fn end_batch(&mut self, batch: Batch) -> Next {
+        match batch.found {
             _ if self.stops() => Next::Step,
             Found::Much => Next::Step,
             Found::Some => self.rest(batch.started + self.settings.batch_interval),
             Found::Nothing => Next::Wait(HEARTBEAT),
-        })
+        }
     }
 
     /// What the store holds durably is committed to the log, too.
@@ -397,6 +433,7 @@ impl Owner {
             }
         }
         self.source.flush_commits();
+        self.save_all();
         Ok(Next::Ended)
     }
 }
