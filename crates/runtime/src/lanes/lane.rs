@@ -70,6 +70,7 @@ pub(super) struct LaneOwner {
     starving_since: Option<Duration>,
     pub(super) replayed_records: u64,
     pub(super) rebuild_records: (u64, u64),
+    pub(super) rebuild_left: Option<Duration>,
     /// Records that moved the position, and since when they are counted.
     moved: (u64, Duration),
     pub(super) saving: Saving,
@@ -145,6 +146,7 @@ impl LaneOwner {
             starving_since: None,
             replayed_records: 0,
             rebuild_records: (0, 0),
+            rebuild_left: None,
             moved: (0, settings.clock.passed()),
             saving: Saving::new(resumption, settings),
             progress: LaneStatus::default(),
@@ -482,6 +484,7 @@ impl LaneOwner {
             is_behind_group: !self.is_own && (self.pipeline.is_rebuilding() || self.is_unwritten),
             rebuilding: self.pipeline.is_rebuilding(),
             rebuilt_records: self.rebuild_records,
+            rebuild_left: self.rebuild_left.filter(|_| self.pipeline.is_rebuilding()),
             next_offsets: self.state.next_offsets.clone(),
             end_offsets: self.ends(log),
             counters: self.pipeline.counters(),

@@ -183,9 +183,11 @@ impl Rebuild {
         let read = self.at.iter().sum::<u64>() - self.first;
         self.owner.replayed_records = read;
         self.owner.rebuild_records = (read, self.records);
+        let share = (self.records - read) as f64 / read.max(1) as f64;
+        self.owner.rebuild_left = (read > 0).then(|| (passed - self.started).mul_f64(share));
         if passed - self.said >= SAY_EVERY {
             self.said = passed;
-            self.owner.say(read, self.records, passed - self.started);
+            self.owner.say();
         }
     }
 }
@@ -211,11 +213,12 @@ impl LaneOwner {
         self.topic_behind(at, &here).or_else(|| self.topic_behind(at, committed))
     }
 
-    fn say(&self, read: u64, records: u64, elapsed: Duration) {
-        let left = elapsed.as_secs_f64() * (records - read) as f64 / read.max(1) as f64;
+    fn say(&self) {
+        let (read, records) = self.rebuild_records;
+        let left = self.rebuild_left.unwrap_or_default().as_secs() + 1;
         tracing::info!(
             lane = self.lane,
-            "rebuilding the state: {} % of {records} records, about {left:.0} s left",
+            "rebuilding the state: {} % of {records} records, about {left} s left",
             100 * read / records.max(1)
         );
     }

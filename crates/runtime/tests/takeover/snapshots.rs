@@ -29,12 +29,15 @@ impl MemorySnapshots {
         match damage {
             Damage::None => {}
             Damage::OfNewest(at) => {
-                inner.stored.last_entry().map(|mut newest| flip(newest.get_mut(), at));
+                if let Some(mut newest) = inner.stored.last_entry() {
+                    flip(newest.get_mut(), at);
+                }
             }
             Damage::OfAll(at) => inner.stored.values_mut().for_each(|content| flip(content, at)),
             Damage::NewestIsTorn(at) => {
-                let newest = inner.stored.last_entry();
-                newest.map(|mut newest| newest.get_mut().truncate(at));
+                if let Some(mut newest) = inner.stored.last_entry() {
+                    newest.get_mut().truncate(at);
+                }
             }
             Damage::OldestIsLost => {
                 inner.stored.pop_first();
