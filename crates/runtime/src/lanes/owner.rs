@@ -60,6 +60,8 @@ pub struct Owner {
     phase: Phase,
     /// Set by a stop: up to where the log is still read, and until when.
     finishing: Option<(Vec<Vec<u64>>, Duration)>,
+    /// Whether the last frontiers were written, for the last snapshots.
+    has_settled: bool,
 }
 
 /// What the next step does.
@@ -128,6 +130,7 @@ impl Owner {
             lanes: Vec::new(),
             phase: Phase::Between,
             finishing: None,
+            has_settled: false,
         };
         sources.into_iter().enumerate().map(owner).collect()
     }
@@ -431,6 +434,11 @@ impl Owner {
                 self.begin_batch();
                 return Ok(Next::Step);
             }
+        }
+        if !std::mem::replace(&mut self.has_settled, true) && self.has_frontier_to_write() {
+            let batch = Batch { started: self.passed(), found: Found::Nothing };
+            self.phase = Phase::Writes(batch);
+            return Ok(Next::Step);
         }
         self.source.flush_commits();
         self.save_all();

@@ -319,10 +319,13 @@ impl Owner {
         self.due_snapshot().is_some()
     }
 
+    /// The lane whose snapshot has been due for longest.
     fn due_snapshot(&self) -> Option<usize> {
         self.settings.snapshots.as_ref()?;
         let passed = self.passed();
-        self.lanes.iter().position(|lane| passed >= lane.saving.due && lane.can_save())
+        let is_due = |lane: &LaneOwner| passed >= lane.saving.due && lane.can_save();
+        let due = (0..self.lanes.len()).filter(|lane| is_due(&self.lanes[*lane]));
+        due.min_by_key(|lane| self.lanes[*lane].saving.due)
     }
 
     /// Takes one snapshot that is due: one lane at a time, so that none stands still for long.
@@ -331,6 +334,13 @@ impl Owner {
             self.lanes[lane].save(&self.settings);
             self.status.set(self.lanes[lane].status(&*self.source));
         }
+    }
+
+    /// Whether a batch without records would make the frontier of a lane durable that moved after
+    /// its last commit: a snapshot must not be ahead.
+    pub(super) fn has_frontier_to_write(&self) -> bool {
+        let has_moved = |lane: &LaneOwner| lane.state.frontier != lane.pipeline.frontier();
+        self.settings.snapshots.is_some() && self.lanes.iter().any(has_moved)
     }
 
     /// Takes the last ones, before a stop.
