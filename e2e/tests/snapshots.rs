@@ -48,7 +48,9 @@ impl Sender {
         let every = shown.len() / played.len().max(1) + 1;
         for (number, body) in shown.into_iter().enumerate() {
             bodies.push(body);
-            bodies.extend(played.next().filter(|_| number % every == 0));
+            if number % every == 0 {
+                bodies.extend(played.next());
+            }
         }
         bodies.extend(played);
         Sender { bodies: bodies.into_iter() }

@@ -6,6 +6,7 @@
 
 use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;
+use crate::join::cold::{ColdError, ColdPlace};
 use crate::join::{Applied, Event, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
 use crate::settings::Settings;
@@ -308,6 +309,22 @@ impl LanePipeline {
         }
     }
 
+    /// Moves the oldest part of the state that is worth it, at least so many bytes, to disk. Returns
+    /// about how many bytes of memory became free, 0 where there is no such part.
+    pub fn make_room(
+        &mut self,
+        place: &dyn ColdPlace,
+        at_least: usize,
+    ) -> Result<usize, ColdError> {
+        self.join.spill(place, at_least)
+    }
+
+    /// Why a part of the state on disk could not be read back, if that has happened: then the state
+    /// is not whole any more (invariant WHOLE), and nothing of it may be written.
+    pub fn cold_failure(&self) -> Option<&ColdError> {
+        self.join.failure()
+    }
+
     /// All cells of open epochs, to be compared with the store after a rebuild.
     pub fn open_cells(&self) -> impl Iterator<Item = CellView<'_>> {
         self.aggregate.open_cells().map(|cell| self.view(&cell))
@@ -383,10 +400,11 @@ pub(crate) struct PartsMut<'a> {
 
 /// What [`crate::snapshot`] needs.
 impl LanePipeline {
-    /// Whether a snapshot can hold the state: it is whole, follows from the log alone, and all of it
-    /// was given to be written.
+    /// Whether a snapshot can hold the state: it is whole, follows from the log alone, all of it was
+    /// given to be written, and none of it lies on disk.
     pub fn can_be_saved(&self) -> bool {
-        self.mode == Mode::Live && !self.has_changes() && !self.aggregate.is_seeded()
+        let is_whole = self.mode == Mode::Live && self.join.is_in_memory();
+        is_whole && !self.has_changes() && !self.aggregate.is_seeded()
     }
 
     pub(crate) fn parts(&self) -> Parts<'_> {

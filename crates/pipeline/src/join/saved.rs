@@ -2,9 +2,9 @@
 //!
 //! Numbers of symbols are those of the lane; who writes a snapshot may give them others.
 
-use super::Join;
 use super::group::{Fact, Group};
 use super::plays::Play;
+use super::{Id, Join};
 use marquee_model::RequestKey;
 
 /// A fact of one request and epoch.
@@ -35,7 +35,18 @@ pub(crate) struct SavedPlay {
     pub(crate) is_joined: bool,
 }
 
+/// The key of a request, from the words by which it is found.
+pub(super) fn key_of([high, low]: [u64; 2]) -> RequestKey {
+    RequestKey(u128::from(high) << 64 | u128::from(low))
+}
+
 impl Join {
+    /// Whether nothing of the state lies on disk. Snapshots of what does are not built.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        let on_disk = self.groups.values().map(Group::disk_bytes).sum::<u64>();
+        on_disk + self.plays.disk_bytes() == 0
+    }
+
     /// The epochs that have facts, and how many requests each.
     pub(crate) fn saved_epochs(&self) -> impl Iterator<Item = (i64, usize)> {
         self.groups.iter().map(|(epoch, group)| (*epoch, group.requests()))
@@ -51,10 +62,10 @@ impl Join {
         let mut saved = Vec::new();
         group.each_request(|request, facts| {
             saved.clear();
-            saved.extend(facts.iter().map(|fact| SavedFact {
+            saved.extend(facts.map(|fact| SavedFact {
                 video: fact.video,
                 offset_ms: fact.offset_ms,
-                tuple: fact.tuple(),
+                tuple: fact.tuple,
                 is_impression: fact.is_impression(),
                 is_joined: fact.is_joined(),
             }));
@@ -88,8 +99,9 @@ impl Join {
 
     /// Takes facts of a request in an epoch that was named to [`Join::reserve`].
     pub(crate) fn load_facts(&mut self, epoch: i64, request: RequestKey, facts: &[SavedFact]) {
+        let id = Id::new(&self.hasher, request);
         let group = self.groups.get_mut(&epoch).expect("the epoch was named before");
-        let handle = group.entry(request);
+        let handle = group.entry(id);
         for fact in facts {
             let impression = Fact::impression(fact.video, fact.offset_ms, fact.tuple);
             if !fact.is_impression {
@@ -107,6 +119,7 @@ impl Join {
     pub(crate) fn load_play(&mut self, request: RequestKey, play: &SavedPlay) {
         let SavedPlay { time_ms, video, tuple, is_joined } = *play;
         let epoch = self.settings.epoch_of(time_ms);
-        self.plays.push(request, Play { time_ms, epoch, video, tuple, joined: is_joined });
+        let id = Id::new(&self.hasher, request);
+        self.plays.push(id, Play { time_ms, epoch, video, tuple, joined: is_joined });
     }
 }

@@ -13,8 +13,8 @@ use marquee_model::{CellCounts, MAX_ID_BYTES};
 
 /// Times beyond it are no dates; below it nothing overflows.
 const MAX_MS: i64 = i64::MAX / 8;
-/// A tuple must leave room for flags beside it.
-const MAX_TUPLES: usize = 1 << 30;
+/// A video or a tuple must leave room for flags beside it.
+const MAX_SYMBOLS: usize = 1 << 30;
 
 /// Builds a lane from the bytes of a snapshot. The lane then is like one that is being rebuilt:
 /// it is fed what came between the snapshot and the commit, and then [`LanePipeline::rebuilt`].
@@ -163,7 +163,7 @@ impl Loader {
                 && (of != 0 || (1..=MAX_ID_BYTES).contains(&text.len()));
             let symbols = lane(&mut self.lane)?.parts_mut().symbols;
             let texts = if of == 0 { &mut symbols.videos } else { &mut symbols.slices };
-            if !is_sound || epoch == i64::MIN {
+            if !is_sound || epoch == i64::MIN || self.used[of].len() >= MAX_SYMBOLS {
                 return Err(DAMAGED("a text is none"));
             }
             add(&mut self.used[of], texts.intern(text, epoch), epoch)?;
@@ -181,7 +181,7 @@ impl Loader {
                 let slice = content.below(self.used[1].len() as u64)? as u32;
                 slices.push(self.used_at(1, slice, epoch)?);
             }
-            if epoch == i64::MIN || self.used[2].len() >= MAX_TUPLES {
+            if epoch == i64::MIN || self.used[2].len() >= MAX_SYMBOLS {
                 return Err(DAMAGED("a tuple is none"));
             }
             let symbols = lane(&mut self.lane)?.parts_mut().symbols;

@@ -79,6 +79,10 @@ pub(crate) enum Step {
     Save {
         lane: usize,
     },
+    /// The oldest part of the state goes to disk.
+    Spill {
+        lane: usize,
+    },
     Crash {
         lane: usize,
         after: After,
@@ -323,6 +327,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => lane.clone().prop_map(|lane| Step::Save { lane }),
         2 => (lane.clone(), topic, 0..200_i64)
             .prop_map(|(lane, topic, now_ms)| Step::NothingToRead { lane, topic, now_ms }),
+        3 => lane.clone().prop_map(|lane| Step::Spill { lane }),
         2 => (lane, after, replay)
             .prop_map(|(lane, after, replay)| Step::Crash { lane, after, replay }),
     ]

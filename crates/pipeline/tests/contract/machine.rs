@@ -6,6 +6,7 @@
 //! with the oldest epoch that is needed, or at a snapshot that was taken after a commit.
 
 use crate::clock::{self, Clock};
+use crate::cold;
 use crate::feed::Streams;
 use crate::history::{After, History, Record, Replay, Step};
 use crate::judge::{self, Judged, Truth};
@@ -149,6 +150,12 @@ impl Machine {
             }
             Step::Save { lane } => {
                 lanes[lane % count].save();
+                Ok(())
+            }
+            Step::Spill { lane } => {
+                let lane = &mut lanes[lane % count].pipeline;
+                lane.make_room(&cold::Kept, 1).expect("memory takes it");
+                prop_assert_eq!(lane.cold_failure(), None);
                 Ok(())
             }
             Step::Crash { lane, after, replay } => {

@@ -12,6 +12,7 @@ use super::lane::LaneOwner;
 use super::note::Note;
 use super::rebuild::{Progress, Rebuild};
 use super::resume::Resumption;
+use super::room::Sharers;
 use super::snapshots::Refused;
 use super::{LaneError, LanesSettings};
 use crate::status::StatusBoard;
@@ -49,6 +50,8 @@ pub struct Owner {
     number: usize,
     /// All lanes that were given, also those that are still being rebuilt.
     given: Vec<u32>,
+    /// Their part in the memory.
+    sharers: Option<Sharers>,
     claims: Arc<Claims>,
     pub(super) settings: LanesSettings,
     pub(super) source: Box<dyn Source>,
@@ -121,6 +124,7 @@ impl Owner {
         let owner = |(number, source): (usize, Box<dyn Source>)| Owner {
             number,
             given: Vec::new(),
+            sharers: None,
             claims: claims.clone(),
             settings: settings.clone(),
             source,
@@ -180,6 +184,7 @@ impl Owner {
             Change::Assigned(assigned) => {
                 self.lanes.clear();
                 self.given = assigned.iter().map(|lane| lane.lane).collect();
+                self.sharers = Some(self.settings.memory.shared_by(self.given.len()));
                 let is_shared = !self.source.ends_with_process();
                 self.status.give(self.given.iter().copied(), is_shared);
                 self.phase = Phase::Claims(assigned);
@@ -298,6 +303,7 @@ impl Owner {
         self.source.flush_commits();
         self.save_quickly();
         self.lanes.clear();
+        self.sharers = None;
         self.claims.give_up(self.number);
         self.status.take_back(self.given.drain(..));
         self.source.release()?;
