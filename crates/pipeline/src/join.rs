@@ -22,6 +22,7 @@ use foldhash::fast::FixedState;
 use group::{Fact, Group, Handle};
 use marquee_model::{Kind, RequestKey, Side};
 use plays::{Play, Plays};
+pub use saved::Unsaved;
 pub(crate) use saved::{SavedFact, SavedPlay};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;

@@ -401,10 +401,10 @@ pub(crate) struct PartsMut<'a> {
 
 /// What [`crate::snapshot`] needs.
 impl LanePipeline {
-    /// Whether a snapshot can hold the state: it is whole, follows from the log alone, all of it was
-    /// given to be written, and none of it lies on disk.
+    /// Whether a snapshot can hold the state: it is whole, follows from the log alone, and all of it
+    /// was given to be written.
     pub fn can_be_saved(&self) -> bool {
-        let is_whole = self.mode == Mode::Live && self.join.is_in_memory();
+        let is_whole = self.mode == Mode::Live && self.join.failure().is_none();
         is_whole && !self.has_changes() && !self.aggregate.is_seeded()
     }
 

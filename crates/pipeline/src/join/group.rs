@@ -12,7 +12,7 @@
 
 use super::arena::Arena;
 use super::cold::{ColdError, ColdPlace, Runs};
-use super::saved::key_of;
+use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
@@ -424,11 +424,18 @@ impl Group {
     pub(super) fn each_request<E>(
         &self,
         mut each: impl FnMut(RequestKey, &mut dyn Iterator<Item = Fact>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<(), Unsaved<E>> {
         for slot in &self.slots {
             each(key_of(key_at(&self.arena, *slot)), &mut self.facts_in(*slot))?;
         }
-        Ok(())
+        let arena = &self.arena;
+        self.cold.each(&self.hasher, |id, record| {
+            let is_here = |slot: &Slot| arena.at(slot.region, KEY) == id.words;
+            if self.slots.find(id.hash, is_here).is_some() {
+                return Ok(()); // it was brought back, and may be newer
+            }
+            Ok(each(key_of(id.words), &mut facts_of_record(record).into_iter())?)
+        })
     }
 
     /// Makes room for so many more requests.

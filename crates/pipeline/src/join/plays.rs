@@ -4,7 +4,7 @@
 //! when one of its events does ([`Plays::load`]).
 
 use super::cold::{ColdError, ColdPlace, Runs};
-use super::saved::key_of;
+use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
@@ -251,8 +251,20 @@ impl Plays {
     pub(super) fn each_request<E>(
         &self,
         mut each: impl FnMut(RequestKey, &[Play]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.by_request.iter().try_for_each(|of| each(key_of(of.words), &of.plays))
+    ) -> Result<(), Unsaved<E>> {
+        self.by_request.iter().try_for_each(|of| each(key_of(of.words), &of.plays))?;
+        self.cold.each(&self.hasher, |id, record| {
+            if self.find(id).is_some() {
+                return Ok(()); // they were brought back, and may be more
+            }
+            let plays = record.chunks_exact(RECORD).map(play_of);
+            let plays: Vec<Play> =
+                plays.filter(|play| self.epoch_of(*play) >= self.kept_from).collect();
+            if plays.is_empty() {
+                return Ok(());
+            }
+            Ok(each(key_of(id.words), &plays)?)
+        })
     }
 
     /// Memory held, in bytes.

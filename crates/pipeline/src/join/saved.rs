@@ -2,10 +2,26 @@
 //!
 //! Numbers of symbols are those of the lane; who writes a snapshot may give them others.
 
+use super::cold::ColdError;
 use super::group::{Fact, Group};
 use super::plays::Play;
 use super::{Id, Join};
 use marquee_model::RequestKey;
+
+/// Why a snapshot could not be written.
+#[derive(Debug)]
+pub enum Unsaved<E> {
+    /// Whoever takes its bytes refused.
+    Write(E),
+    /// A part of the state on disk could not be read.
+    Cold(ColdError),
+}
+
+impl<E> From<E> for Unsaved<E> {
+    fn from(error: E) -> Self {
+        Unsaved::Write(error)
+    }
+}
 
 /// A fact of one request and epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +57,7 @@ pub(super) fn key_of([high, low]: [u64; 2]) -> RequestKey {
 }
 
 impl Join {
-    /// Whether nothing of the state lies on disk. Snapshots of what does are not built.
-    pub(crate) fn is_in_memory(&self) -> bool {
-        let on_disk = self.groups.values().map(Group::disk_bytes).sum::<u64>();
-        on_disk + self.plays.disk_bytes() == 0
-    }
-
-    /// The epochs that have facts, and how many requests each.
+    /// The epochs that have facts, and how many requests each, at most.
     pub(crate) fn saved_epochs(&self) -> impl Iterator<Item = (i64, usize)> {
         self.groups.iter().map(|(epoch, group)| (*epoch, group.requests()))
     }
@@ -57,7 +67,7 @@ impl Join {
         &self,
         epoch: i64,
         mut each: impl FnMut(RequestKey, &[SavedFact]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<(), Unsaved<E>> {
         let Some(group) = self.groups.get(&epoch) else { return Ok(()) };
         let mut saved = Vec::new();
         group.each_request(|request, facts| {
@@ -77,7 +87,7 @@ impl Join {
     pub(crate) fn each_player<E>(
         &self,
         mut each: impl FnMut(RequestKey, &[SavedPlay]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<(), Unsaved<E>> {
         let mut saved = Vec::new();
         self.plays.each_request(|request, plays| {
             saved.clear();
@@ -119,6 +129,7 @@ impl Join {
     pub(crate) fn load_play(&mut self, request: RequestKey, play: &SavedPlay) {
         let SavedPlay { time_ms, video, tuple, is_joined } = *play;
         let id = Id::new(&self.hasher, request);
+        self.plays.load(id);
         let place = self.plays.push(id, Play::new(time_ms, video, tuple));
         if is_joined {
             self.plays.set_joined(id, place);

@@ -82,6 +82,11 @@ impl Loader {
         }
     }
 
+    /// The lane as far as it was read, so that its state can be kept within its memory.
+    pub fn lane_so_far(&mut self) -> Option<&mut LanePipeline> {
+        self.lane.as_mut()
+    }
+
     /// The lane, once all bytes were fed.
     pub fn finish(self) -> Result<LanePipeline, SnapshotError> {
         let mut lane = match self.lane {

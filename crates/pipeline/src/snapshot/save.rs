@@ -7,7 +7,7 @@ use super::{
     A_RECORD, About, CELLS, END, FACTS, HEADER, MAGIC, PLAYS, SLICES, TUPLES, VERSION, VIDEOS,
     WATERMARK, header_of,
 };
-use crate::join::SavedFact;
+use crate::join::{SavedFact, Unsaved};
 use crate::lane::{LanePipeline, Parts};
 use crate::symbols::Interner;
 use marquee_model::RequestKey;
@@ -20,7 +20,7 @@ impl LanePipeline {
         &self,
         about: &About,
         write: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<(), Unsaved<E>> {
         debug_assert!(self.can_be_saved(), "a snapshot holds nothing that is not durable");
         let mut preamble = MAGIC.to_vec();
         preamble.extend_from_slice(&VERSION.to_le_bytes());
@@ -35,7 +35,7 @@ impl LanePipeline {
         saving.facts()?;
         saving.plays()?;
         saving.cells()?;
-        saving.end()
+        Ok(saving.end()?)
     }
 }
 
@@ -121,7 +121,7 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Saving<'_, W> {
         self.frames.close()
     }
 
-    fn facts(&mut self) -> Result<(), E> {
+    fn facts(&mut self) -> Result<(), Unsaved<E>> {
         let join = self.parts.join;
         for (epoch, requests) in join.saved_epochs() {
             let begin = |saving: &mut Self| {
@@ -162,7 +162,7 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Saving<'_, W> {
         self.held[0] += facts.len() as u64;
     }
 
-    fn plays(&mut self) -> Result<(), E> {
+    fn plays(&mut self) -> Result<(), Unsaved<E>> {
         self.frames.open(PLAYS);
         self.parts.join.each_player(|request, plays| {
             for plays in plays.chunks(A_RECORD) {
@@ -182,7 +182,7 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Saving<'_, W> {
             }
             Ok(())
         })?;
-        self.frames.close()
+        Ok(self.frames.close()?)
     }
 
     fn cells(&mut self) -> Result<(), E> {

@@ -21,10 +21,12 @@ use super::lane::LaneOwner;
 use super::note::ANY_EPOCH;
 use super::owner::Owner;
 use super::resume::Resumption;
+use super::room::Room;
 use super::{LaneError, LanesSettings};
 use crate::plan::Plan;
 use crate::status::SnapshotStatus;
 use marquee_pipeline::LanePipeline;
+use marquee_pipeline::join::Unsaved;
 use marquee_pipeline::lane::Resume;
 use marquee_pipeline::snapshot::{About, HEADER_BYTES, Header, Loader, SnapshotError, read_header};
 use marquee_sinks::LaneState;
@@ -221,11 +223,17 @@ fn read(
     let LaneState { frontier, counters, .. } = resumption.state;
     let resume = Resume { frontier, counters };
     let mut loader = Loader::new(LaneOwner::pipeline_settings(settings), resume, stored.bytes);
+    let mut room = Room::of(&settings.memory);
     let mut piece = vec![0; PIECE];
     loop {
         match stored.reader.read(&mut piece) {
             Ok(0) => return Ok(loader.finish()?),
-            Ok(bytes) => loader.feed(&piece[..bytes])?,
+            Ok(bytes) => {
+                loader.feed(&piece[..bytes])?;
+                if let Some(pipeline) = loader.lane_so_far() {
+                    room.fit(resumption.lane, pipeline);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
@@ -293,8 +301,12 @@ impl LaneOwner {
         };
         let name = format!("{life:010}-{:020}", next_offsets.iter().sum::<u64>());
         let pipeline = &self.pipeline;
-        let put = place
-            .put(self.lane, &name, &mut |out| pipeline.save(&about, |bytes| out.write_all(bytes)));
+        let put = place.put(self.lane, &name, &mut |out| {
+            pipeline.save(&about, |bytes| out.write_all(bytes)).map_err(|error| match error {
+                Unsaved::Write(error) => error,
+                Unsaved::Cold(error) => io::Error::other(error),
+            })
+        });
         self.saving.at = Some(about.next_offsets);
         match put {
             Ok(bytes) => {
