@@ -66,7 +66,7 @@ enum Phase {
     /// Between two batches: the share may change.
     Between,
     /// Lanes were given that another owner of this process may not have let go yet.
-    Claims(Vec<AssignedLane>),
+    Claims { assigned: Vec<AssignedLane>, has_waited: bool },
     /// Lanes are made whole, one after the other.
     Takes(Taking),
     /// A batch is read.
@@ -145,7 +145,7 @@ impl Owner {
         match std::mem::replace(&mut self.phase, Phase::Between) {
             Phase::Between if self.stops() => self.finish(),
             Phase::Between => self.look_up(),
-            Phase::Claims(assigned) => self.claim(assigned),
+            Phase::Claims { assigned, has_waited } => self.claim(assigned, has_waited),
             Phase::Takes(taking) => self.take_on(taking),
             Phase::Reads(batch) => self.read(batch),
             Phase::Writes(batch) => self.write(batch),
@@ -172,7 +172,7 @@ impl Owner {
                 self.given = assigned.iter().map(|lane| lane.lane).collect();
                 let is_shared = !self.source.ends_with_process();
                 self.status.give(self.given.iter().copied(), is_shared);
-                self.phase = Phase::Claims(assigned);
+                self.phase = Phase::Claims { assigned, has_waited: false };
                 return Ok(Next::Step);
             }
             Change::Revoked => self.give_up()?,
@@ -191,13 +191,20 @@ impl Owner {
     }
 
     /// Decides where each lane goes on, once no other owner has any of them.
-    fn claim(&mut self, assigned: Vec<AssignedLane>) -> Result<Next, LaneError> {
+    fn claim(
+        &mut self,
+        mut assigned: Vec<AssignedLane>,
+        has_waited: bool,
+    ) -> Result<Next, LaneError> {
         if !self.claims.take(self.number, &self.given) {
             if self.gives_up_taking() {
                 return Ok(Next::Step);
             }
-            self.phase = Phase::Claims(assigned);
+            self.phase = Phase::Claims { assigned, has_waited: true };
             return Ok(Next::Sleep(SHORT_WAIT));
+        }
+        if has_waited {
+            self.look_again(&mut assigned)?;
         }
         let plan = |lane: &AssignedLane| Resumption::of(lane, &self.settings, &*self.store);
         let resumptions = assigned.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
@@ -210,6 +217,18 @@ impl Owner {
         let left = resumptions.into_iter().zip(assigned).collect();
         self.phase = Phase::Takes(Taking { left, rebuild: None });
         Ok(Next::Step)
+    }
+
+    /// While this owner waited, the other one has read and counted on: the log is at least as long
+    /// as that, whatever it was when it was asked.
+    fn look_again(&self, assigned: &mut [AssignedLane]) -> Result<(), LaneError> {
+        for lane in assigned {
+            let state = self.store.lane_state(lane.lane)?.unwrap_or_default();
+            for (end, next) in lane.end_offsets.iter_mut().zip(state.next_offsets) {
+                *end = (*end).max(next);
+            }
+        }
+        Ok(())
     }
 
     /// Goes on to make lanes whole.
