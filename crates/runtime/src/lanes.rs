@@ -16,12 +16,15 @@ mod note;
 mod owner;
 mod rebuild;
 mod resume;
+mod room;
 
 pub use owner::{Next, Owner};
+pub use room::{StateFolder, StateMemory};
 
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::status::StatusBoard;
+use marquee_pipeline::join::cold::ColdError;
 use marquee_sinks::letters::Letterbox;
 use marquee_sinks::{Sink, SinkError};
 use marquee_sources::{Source, SourceError};
@@ -42,6 +45,8 @@ pub struct LanesSettings {
     pub batch_interval: Duration,
     /// Events of a lane in one batch, at most.
     pub batch_events: usize,
+    /// Memory of the join states of all lanes.
+    pub memory: StateMemory,
     /// The late and the dead-letter output.
     pub letters: Arc<dyn Letterbox>,
     /// What time it is.
@@ -140,6 +145,16 @@ pub enum LaneError {
         example: String,
         /// What to do.
         remedy: String,
+    },
+    /// A part of the state that lies on disk is gone.
+    #[error(
+        "lane {lane}: the state is not whole any more: {error} and start again, the log replays"
+    )]
+    State {
+        /// The lane.
+        lane: u32,
+        /// What could not be read.
+        error: ColdError,
     },
     /// The store holds counts that the log does not prove.
     #[error(

@@ -4,6 +4,7 @@ use super::gaps::{self, Unread};
 use super::letters::{Letters, Place};
 use super::misplaced::Misplaced;
 use super::resume::Resumption;
+use super::room::Room;
 use super::{LaneError, LanesSettings};
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -52,6 +53,7 @@ pub(super) struct LaneOwner {
     letters: Letters,
     misplaced: Option<Misplaced>,
     batch_events: usize,
+    pub(super) room: Room,
     pub(super) clock: Arc<dyn Clock>,
     /// Whether the store is where the lane began.
     is_own: bool,
@@ -132,6 +134,7 @@ impl LaneOwner {
             waits: false,
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
+            room: Room::of(&settings.memory),
             clock: settings.clock.clone(),
             is_own: resumption.is_own,
             is_unwritten: false,
@@ -389,6 +392,7 @@ impl LaneOwner {
     /// What has to be committed, if anything changed. Letters are durable before.
     pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
         self.is_committing = false;
+        self.check_state()?;
         if self.waits {
             return Ok(None);
         }
@@ -451,6 +455,7 @@ impl LaneOwner {
         }
         self.is_unwritten = false;
         self.pipeline.advance();
+        self.make_room();
         if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
             self.progress.last_batch_records = records;
@@ -465,6 +470,7 @@ impl LaneOwner {
     /// What the board shows.
     pub(super) fn status(&self, log: &dyn Source) -> LaneStatus {
         let longest_ms = self.plan.settings.longest_ms();
+        let size = self.pipeline.size();
         LaneStatus {
             lane: self.lane,
             held: true,
@@ -476,7 +482,8 @@ impl LaneOwner {
             counters: self.pipeline.counters(),
             watermark_ms: self.pipeline.watermark_ms(),
             frontier_ms: self.pipeline.frontier() * longest_ms,
-            state_bytes: self.pipeline.size().memory_bytes as u64,
+            state_bytes: size.memory_bytes as u64,
+            state_disk_bytes: size.disk_bytes,
             open_cells: self.pipeline.open_cell_count() as u64,
             replayed_records: self.replayed_records,
             ..self.progress.clone()

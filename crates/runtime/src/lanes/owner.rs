@@ -12,6 +12,7 @@ use super::lane::LaneOwner;
 use super::note::Note;
 use super::rebuild::{Progress, Rebuild};
 use super::resume::Resumption;
+use super::room::Sharers;
 use super::{LaneError, LanesSettings};
 use crate::status::StatusBoard;
 use marquee_sinks::Sink;
@@ -48,6 +49,8 @@ pub struct Owner {
     number: usize,
     /// All lanes that were given, also those that are still being rebuilt.
     given: Vec<u32>,
+    /// Their part in the memory.
+    sharers: Option<Sharers>,
     claims: Arc<Claims>,
     settings: LanesSettings,
     source: Box<dyn Source>,
@@ -117,6 +120,7 @@ impl Owner {
         let owner = |(number, source): (usize, Box<dyn Source>)| Owner {
             number,
             given: Vec::new(),
+            sharers: None,
             claims: claims.clone(),
             settings: settings.clone(),
             source,
@@ -172,6 +176,7 @@ impl Owner {
             Change::Assigned(assigned) => {
                 self.lanes.clear();
                 self.given = assigned.iter().map(|lane| lane.lane).collect();
+                self.sharers = Some(self.settings.memory.shared_by(self.given.len()));
                 let is_shared = !self.source.ends_with_process();
                 self.status.give(self.given.iter().copied(), is_shared);
                 self.phase = Phase::Claims { assigned, releases };
@@ -289,6 +294,7 @@ impl Owner {
     fn give_up(&mut self) -> Result<(), LaneError> {
         self.source.flush_commits();
         self.lanes.clear();
+        self.sharers = None;
         self.claims.give_up(self.number);
         self.status.take_back(self.given.drain(..));
         self.source.release()?;

@@ -125,6 +125,7 @@ impl Rebuild {
             return Ok(Progress::Whole);
         }
         let Some(topic) = self.owner.topic_to_rebuild(log, &self.at, &self.committed) else {
+            self.owner.check_state()?;
             self.owner.caught_up();
             if self.loudly || self.owner.comparison(store)? == Comparison::Equal {
                 return Ok(Progress::Whole);
@@ -138,6 +139,7 @@ impl Rebuild {
         let (next, applied) = self.owner.apply_from(log, topic, self.committed[topic])?;
         let is_stuck = next == self.at[topic] && applied == 0;
         self.at[topic] = next;
+        self.owner.make_room();
         self.note_progress(settings.clock.passed());
         Ok(if is_stuck { Progress::Waits(WAIT) } else { Progress::Reads })
     }
