@@ -67,6 +67,7 @@ fn setup(draw: &mut Draw) -> Setup {
         by_play: !is_plain && draw.one_in(3),
         slices: !is_plain && draw.one_in(3),
         filter: !is_plain && draw.one_in(4),
+        memory_bytes: draw.pick(&[1 << 30, 1 << 30, 1 << 30, 0, 60_000]),
         batch_events: draw.between(1, 12) as usize,
         chunk: draw.between(1, 6) as usize,
         batch_interval_ms: draw.pick(&[1, 100, 1_000]),

@@ -215,7 +215,9 @@ impl Judge {
     pub(crate) fn tells(&mut self, process: usize, lane: u32, next: &[u64], store: &StoreState) {
         let durable = store.lanes.get(&lane).map(|state| &state.next_offsets[..]);
         self.must(durable == Some(next), "no commit before the store has acknowledged it", || {
-            format!("p{process}, lane {lane}: the group is told {next:?}, the store has {durable:?}")
+            format!(
+                "p{process}, lane {lane}: the group is told {next:?}, the store has {durable:?}"
+            )
         });
     }
 
@@ -250,8 +252,7 @@ pub(crate) fn at_the_end(world: &mut World, truth: &Truth, owners: &Owners) {
                     !proven.proofs.iter().any(|proof| proof.iter().all(in_time))
                 };
                 let is_counted = stores().any(|store| store.has(lane, cell, side, id));
-                let is_doubted =
-                    stores().any(|store| store.doubts(lane, cell, Some("trimmed")));
+                let is_doubted = stores().any(|store| store.doubts(lane, cell, Some("trimmed")));
                 let own = &world.processes[owner].store;
                 let is_owned = own.has(lane, cell, side, id) || own.doubts(lane, cell, None);
                 if ((!is_counted && !is_doubted) || !is_owned) && !is_late() {

@@ -3,10 +3,10 @@
 use crate::judge::{self, Fault, Owners};
 use crate::script::{Action, Script};
 use crate::source::{Membership, SCRIPTED, SimSource};
-use crate::store::{SimLetterbox, SimStore};
+use crate::store::{Kept, SimLetterbox, SimStore};
 use crate::truth::{TOPIC_NAMES, Truth};
 use crate::world::Shared;
-use marquee_runtime::lanes::{LaneError, LanesSettings, Next, Owner};
+use marquee_runtime::lanes::{LaneError, LanesSettings, Next, Owner, StateMemory};
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::Sink;
 use marquee_sources::Source;
@@ -207,11 +207,8 @@ impl Machine {
         let store: Arc<dyn Sink> = Arc::new(SimStore { shared: self.shared.clone(), process });
         let status = Arc::new(StatusBoard::new(setup.lanes, setup.owners));
         let owners = Owner::all(&self.settings(process), sources, &store, &status, &stop);
-        let worker = |(owner, membership)| Worker {
-            owner: Some(owner),
-            sleeps_until_ms: 0,
-            membership,
-        };
+        let worker =
+            |(owner, membership)| Worker { owner: Some(owner), sleeps_until_ms: 0, membership };
         let owners = owners.into_iter().zip(handles).map(worker).collect();
         self.running[process] = Some(Process { owners, stop, status });
     }
@@ -225,6 +222,7 @@ impl Machine {
             batch_interval: Duration::from_millis(truth.setup.batch_interval_ms),
             batch_events: truth.setup.batch_events,
             letters: Arc::new(SimLetterbox { shared: self.shared.clone(), process }),
+            memory: StateMemory::new(truth.setup.memory_bytes, Arc::new(Kept)).in_parts_of(600),
             clock: Arc::new(self.shared.world().clock(process, &self.shared.time)),
             checks_partitions: true,
             topic_ids: vec!["one".to_owned(), "two".to_owned()],
@@ -379,7 +377,12 @@ impl Machine {
 
     fn is_of(&self, process: usize, member: u64) -> bool {
         let running = self.running[process].as_ref();
-        running.is_some_and(|running| running.owners.iter().any(|worker| worker.membership.member.load(Ordering::Relaxed) == member))
+        running.is_some_and(|running| {
+            running
+                .owners
+                .iter()
+                .any(|worker| worker.membership.member.load(Ordering::Relaxed) == member)
+        })
     }
 
     /// Whether each lane has an owner that has counted all of it.

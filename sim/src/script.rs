@@ -61,6 +61,8 @@ pub struct Setup {
     pub slices: bool,
     /// Whether a filter drops one country's impressions.
     pub filter: bool,
+    /// Memory for the state of all lanes; what exceeds it goes to disk.
+    pub memory_bytes: u64,
     /// Events of a lane in one batch, at most.
     pub batch_events: usize,
     /// Records that one read gives out, at most.

@@ -64,13 +64,14 @@ fn without_pieces(
 
 /// Simpler settings, shorter actions, fewer processes.
 fn simpler(mut best: Script, still: &mut impl FnMut(&Script) -> bool) -> Script {
-    let simplifications: [fn(&mut Setup); 12] = [
+    let simplifications: [fn(&mut Setup); 13] = [
         |setup| setup.owners = 1,
         |setup| setup.lanes = 1,
         |setup| setup.epochs_ms.truncate(1),
         |setup| setup.slices = false,
         |setup| setup.filter = false,
         |setup| (setup.by_request, setup.joined, setup.by_play) = (false, false, false),
+        |setup| setup.memory_bytes = 1 << 30,
         |setup| setup.max_facts = 10_000,
         |setup| setup.max_ahead_ms = 1_000 * UNIT_MS,
         |setup| setup.idle_ms = None,

@@ -6,6 +6,7 @@ use crate::source::SCRIPTED;
 use crate::world::Shared;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::{self, Id};
+use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
 use marquee_sinks::letters::{LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,5 +218,29 @@ impl LetterOutput for SimLetters {
         let file = world.processes[self.process].letters.entry(self.place).or_default();
         file.extend(self.pending.drain(..written));
         if wrong.is_some() { Err(scripted()) } else { Ok(file.len() as u64) }
+    }
+}
+
+/// State that does not fit into memory, kept there all the same.
+#[derive(Debug)]
+pub(crate) struct Kept;
+
+#[derive(Debug)]
+struct KeptBytes(Vec<u8>);
+
+impl ColdPlace for Kept {
+    fn keep(&self, fill: Fill<'_>) -> Result<Box<dyn ColdBytes>, ColdError> {
+        let (mut all, mut piece) = (Vec::new(), Vec::new());
+        while fill(&mut piece)? {
+            all.append(&mut piece);
+        }
+        Ok(Box::new(KeptBytes(all)))
+    }
+}
+
+impl ColdBytes for KeptBytes {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), ColdError> {
+        into.copy_from_slice(&self.0[at as usize..][..into.len()]);
+        Ok(())
     }
 }

@@ -47,6 +47,9 @@ fn settings(setup: &Setup) -> String {
     for (_, words) in others.iter().filter(|(is_set, _)| *is_set) {
         text.push_str(&format!(" {words}."));
     }
+    if setup.memory_bytes < 1 << 30 {
+        text.push_str(&format!(" {} bytes of memory for the state.", setup.memory_bytes));
+    }
     if setup.max_facts < 10_000 {
         text.push_str(&format!(" max_facts = {}.", setup.max_facts));
     }

@@ -146,7 +146,8 @@ impl Truth {
     pub(crate) fn first_open(&self, watermark_ms: i64) -> i64 {
         let setup = &self.setup;
         let length_ms = setup.epochs_ms[0];
-        let is_gone = |e: i64| watermark_ms > (e + 1) * length_ms + setup.within_ms + setup.early_ms;
+        let is_gone =
+            |e: i64| watermark_ms > (e + 1) * length_ms + setup.within_ms + setup.early_ms;
         let mut epoch = (watermark_ms / length_ms - 60).max(0);
         while is_gone(epoch) {
             epoch += 1;
@@ -183,8 +184,7 @@ fn lane(rec: &Rec, setup: &Setup) -> u32 {
 
 fn logged(rec: &Rec, setup: &Setup) -> Logged {
     let (request_id, video, time_ms) = (request_id(rec.request), rec.video, rec.time_ms);
-    let mut json =
-        format!(r#"{{"request_id":"{request_id}","video_id":"v{video}","ts":{time_ms}"#);
+    let mut json = format!(r#"{{"request_id":"{request_id}","video_id":"v{video}","ts":{time_ms}"#);
     if let Some(country) = country(rec.country) {
         json.push_str(&format!(r#","c":"{country}""#));
     }

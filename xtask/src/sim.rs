@@ -26,10 +26,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     sim.current_dir(root());
     match arguments.seed {
         Some(seed) => sim.arg(format!("--seed={seed}")),
-        None => sim.args([
-            format!("--from={}", arguments.from),
-            format!("--count={}", arguments.count),
-        ]),
+        None => {
+            sim.args([format!("--from={}", arguments.from), format!("--count={}", arguments.count)])
+        }
     };
     pass_through(&mut sim, |_| {})
 }

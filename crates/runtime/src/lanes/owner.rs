@@ -198,11 +198,7 @@ impl Owner {
     }
 
     /// Decides where each lane goes on, once no other owner has any of them.
-    fn claim(
-        &mut self,
-        mut assigned: Vec<AssignedLane>,
-        releases: u64,
-    ) -> Result<Next, LaneError> {
+    fn claim(&mut self, mut assigned: Vec<AssignedLane>, releases: u64) -> Result<Next, LaneError> {
         if !self.claims.take(self.number, &self.given) {
             if self.gives_up_taking() {
                 return Ok(Next::Step);
