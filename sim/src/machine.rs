@@ -10,6 +10,7 @@ use marquee_runtime::lanes::{LaneError, LanesSettings, Next, Owner, StateMemory}
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::Sink;
 use marquee_sources::Source;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,8 +29,18 @@ pub struct Outcome {
     pub steps: u64,
 }
 
-/// Runs a script.
+/// Runs a script. A panic of the product is a fault like others.
 pub fn run(script: &Script, is_told: bool) -> Outcome {
+    catch_unwind(|| run_on(script, is_told)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
+            panic.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).to_owned())
+        });
+        let fault = Some(Fault { rule: "no bug ends an owner", words });
+        Outcome { fault, trace: Vec::new(), steps: 0 }
+    })
+}
+
+fn run_on(script: &Script, is_told: bool) -> Outcome {
     let mut machine = Machine::new(script, is_told);
     for action in &script.actions {
         machine.act(action);

@@ -159,7 +159,8 @@ pub enum Mood {
     Paused,
 }
 
-/// One action. Numbers of things that are not there wrap around.
+/// One action. The fields say whom it is about, by number, and how much of it there is.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// The log takes the next records.

@@ -186,7 +186,7 @@ impl Source for SimSource {
 
     fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError> {
         self.positions.clear();
-        self.idle_since.lock().expect("one thread").clear();
+        self.idle_since.lock().unwrap_or_else(|e| e.into_inner()).clear();
         from.iter().try_for_each(|(lane, offsets)| self.seek(*lane, offsets))
     }
 
@@ -235,7 +235,7 @@ impl Source for SimSource {
         for offset in position..next {
             let record = &partition.records[offset as usize];
             if record.event.is_some_and(|event| event.is_observed()) {
-                self.idle_since.lock().expect("one thread").remove(&(topic, lane));
+                self.idle_since.lock().unwrap_or_else(|e| e.into_inner()).remove(&(topic, lane));
             }
             each(&Record {
                 offset,
@@ -261,7 +261,7 @@ impl Source for SimSource {
         let is_idle = is_well && self.position(topic, lane) >= world.ends[lane as usize][topic];
         if is_idle {
             let now_ms = self.shared.wall_ms(&world, self.process);
-            let mut idle_since = self.idle_since.lock().expect("one thread");
+            let mut idle_since = self.idle_since.lock().unwrap_or_else(|e| e.into_inner());
             let since_ms = *idle_since.entry((topic, lane)).or_insert(now_ms);
             world.judge.is_idle(&self.shared.truth, lane, topic, since_ms, now_ms);
         }
