@@ -271,9 +271,13 @@ pub(crate) fn at_the_end(world: &mut World, truth: &Truth, owners: &Owners) {
     }
 }
 
-/// Lane, topic and offset of every event in a late output.
-fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<(u32, usize, u64)> {
-    let mut late = BTreeSet::new();
+/// A record: lane, topic and offset.
+type Spot = (u32, usize, u64);
+
+/// Lane, topic and offset of every event in a late output. What is bad must be in a dead-letter
+/// output, unless it was deleted.
+fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<Spot> {
+    let (mut late, mut dead) = (BTreeSet::new(), BTreeSet::new());
     let mut faults = Vec::new();
     for (number, process) in world.processes.iter().enumerate() {
         for ((kind, lane), bytes) in &process.letters {
@@ -308,14 +312,27 @@ fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<(u32, usize, u64)>
                 if !is_so {
                     faults.push(format!("p{number}: {letter}"));
                 }
-                if *kind == LetterKind::Late {
-                    late.insert((*lane, topic, offset));
-                }
+                let letters = if *kind == LetterKind::Late { &mut late } else { &mut dead };
+                letters.insert((*lane, topic, offset));
             }
         }
     }
     for words in faults {
         world.judge.must(false, "letters are about what is late or bad", || words);
+    }
+    for (lane, topics) in (0..).zip(&truth.log) {
+        if world.judge.lanes[lane as usize].is_trimmed {
+            continue;
+        }
+        for (topic, partition) in topics.iter().enumerate() {
+            for (offset, logged) in (0..).zip(&partition.records) {
+                let is_bad = logged.event.is_none_or(|event| !event.is_observed());
+                let is_so = !is_bad || dead.contains(&(lane, topic, offset));
+                world.judge.must(is_so, "what is bad is in the dead letters", || {
+                    format!("lane {lane}, {} {offset}: {}", TOPIC_NAMES[topic], logged.words)
+                });
+            }
+        }
     }
     late
 }
@@ -325,7 +342,7 @@ fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<(u32, usize, u64)>
 fn is_late(
     world: &World,
     truth: &Truth,
-    late: &BTreeSet<(u32, usize, u64)>,
+    late: &BTreeSet<Spot>,
     lane: u32,
     place: &(usize, u64),
     cell: &CellKey,
