@@ -3,7 +3,7 @@
 //! frontiers.
 
 use crate::script::{
-    Acks, Action, Effect, Form, Mood, Point, Rec, START_MS, Script, Setup, TOPICS, UNIT_MS,
+    Acks, Action, Effect, Form, Harm, Mood, Point, Rec, START_MS, Script, Setup, TOPICS, UNIT_MS,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -71,6 +71,7 @@ fn setup(draw: &mut Draw) -> Setup {
         batch_events: draw.between(1, 12) as usize,
         chunk: draw.between(1, 6) as usize,
         batch_interval_ms: draw.pick(&[1, 100, 1_000]),
+        snapshots_ms: draw.pick(&[None, Some(0), Some(0), Some(10_000), Some(60_000)]),
         nap_ms: draw.pick(&[1, 100, 600, 2_000]),
     }
 }
@@ -163,10 +164,17 @@ fn fault(draw: &mut Draw, setup: &Setup) -> Action {
     let process = draw.below(setup.processes as u64) as usize;
     let owner = draw.below(setup.owners as u64) as usize;
     let (topic, lane) = (draw.below(TOPICS as u64) as usize, draw.below(setup.lanes.into()) as u32);
-    let points =
-        [Point::Read, Point::Letters, Point::Gaps, Point::Commit, Point::Commit, Point::Tell];
+    let points = [
+        Point::Read,
+        Point::Letters,
+        Point::Gaps,
+        Point::Commit,
+        Point::Commit,
+        Point::Tell,
+        Point::Snapshot,
+    ];
     let effects = [Effect::None, Effect::Torn, Effect::All, Effect::All];
-    match draw.below(16) {
+    match draw.below(18) {
         0..4 => Action::Start(process),
         4 => Action::Stop(process),
         5 => Action::Kill(process),
@@ -178,7 +186,7 @@ fn fault(draw: &mut Draw, setup: &Setup) -> Action {
         },
         8 => Action::FailAt {
             process,
-            point: draw.pick(&[Point::Letters, Point::Gaps, Point::Commit, Point::Commit]),
+            point: draw.pick(&points[1..]),
             nth: draw.below(4) as u32,
             effect: draw.pick(&effects),
         },
@@ -194,6 +202,16 @@ fn fault(draw: &mut Draw, setup: &Setup) -> Action {
             topic,
             lane,
             mood: draw.pick(&[Mood::Well, Mood::Slow, Mood::Paused]),
+        },
+        16 | 17 if draw.one_in(2) => Action::Snapshot {
+            process,
+            lane,
+            harm: match draw.below(5) {
+                0 | 1 => Harm::Lost,
+                2 => Harm::Flipped(draw.below(1_000) as u16),
+                3 => Harm::Torn(draw.below(1_000) as u16),
+                _ => Harm::Foreign,
+            },
         },
         14 if draw.one_in(2) => Action::Trim { topic, lane, keep: draw.below(20) },
         _ => Action::Clock { process, offset_ms: draw.between(-20, 20) * UNIT_MS },

@@ -20,7 +20,7 @@ mod world;
 pub use draw::script;
 pub use judge::Fault;
 pub use machine::{Outcome, run};
-pub use script::{Acks, Action, Effect, Form, Mood, Point, Rec, Script, Setup};
+pub use script::{Acks, Action, Effect, Form, Harm, Mood, Point, Rec, Script, Setup};
 pub use shrink::shrink;
 pub use story::story;
 

@@ -1,12 +1,14 @@
 //! Runs a script: processes with real owners, whose steps are interleaved as the script says.
 
 use crate::judge::{self, Fault, Owners};
-use crate::script::{Action, Script};
+use crate::script::{Action, Harm, Script};
 use crate::source::{Membership, SCRIPTED, SimSource};
-use crate::store::{Kept, SimLetterbox, SimStore};
+use crate::store::{Kept, SimLetterbox, SimSnapshots, SimStore};
 use crate::truth::{TOPIC_NAMES, Truth};
 use crate::world::Shared;
-use marquee_runtime::lanes::{LaneError, LanesSettings, Next, Owner, StateMemory};
+use marquee_runtime::lanes::{
+    LaneError, LanesSettings, Next, Owner, SnapshotsSettings, StateMemory,
+};
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::Sink;
 use marquee_sources::Source;
@@ -150,6 +152,7 @@ impl Machine {
                 self.shared.world().processes[process].moods.insert((topic, lane), mood);
             }
             Action::Trim { topic, lane, keep } => self.trim(topic, lane, keep),
+            Action::Snapshot { process, lane, harm } => self.harm(process, lane, harm),
             Action::Clock { process, offset_ms } => {
                 self.tell(|| format!("p{process}: its clock is wrong by {offset_ms} ms"));
                 self.shared.world().set_clock(process, offset_ms);
@@ -186,6 +189,34 @@ impl Machine {
             world.judge.trimmed(lane);
             world.tell(|| format!("log {}/{lane} begins at {start} now", TOPIC_NAMES[topic]));
         }
+    }
+
+    /// Something happens to snapshots on disk.
+    fn harm(&mut self, process: usize, lane: u32, harm: Harm) {
+        let mut world = self.shared.world();
+        if harm == Harm::Foreign {
+            let other = (process + 1) % world.processes.len();
+            let theirs = world.processes[other].snapshots.clone();
+            world.processes[process].snapshots.extend(theirs);
+        } else {
+            let snapshots = &mut world.processes[process].snapshots;
+            let Some(last) = snapshots.range_mut(..(lane + 1, String::new())).next_back() else {
+                return;
+            };
+            let at = |share: u16, len: usize| len * usize::from(share) / 1_000;
+            match harm {
+                Harm::Flipped(share) => {
+                    let at = at(share, last.1.len());
+                    last.1.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x10);
+                }
+                Harm::Torn(share) => last.1.truncate(at(share, last.1.len())),
+                Harm::Lost | Harm::Foreign => {
+                    let last = last.0.clone();
+                    snapshots.remove(&last);
+                }
+            }
+        }
+        world.tell(|| format!("p{process}: the last snapshot of lane {lane} meets {harm:?}"));
     }
 
     fn start(&mut self, process: usize) {
@@ -229,12 +260,17 @@ impl Machine {
         LanesSettings {
             name: "simulation".to_owned(),
             plan: truth.plan.clone(),
-            secret: [7; 16],
+            // Each store has its own.
+            secret: [7 + process as u8; 16],
             batch_interval: Duration::from_millis(truth.setup.batch_interval_ms),
             batch_events: truth.setup.batch_events,
             letters: Arc::new(SimLetterbox { shared: self.shared.clone(), process }),
             memory: StateMemory::new(truth.setup.memory_bytes, Arc::new(Kept)).in_parts_of(600),
             clock: Arc::new(self.shared.world().clock(process, &self.shared.time)),
+            snapshots: truth.setup.snapshots_ms.map(|interval_ms| SnapshotsSettings {
+                place: Arc::new(SimSnapshots { shared: self.shared.clone(), process }),
+                interval: Duration::from_millis(interval_ms),
+            }),
             checks_partitions: true,
             topic_ids: vec!["one".to_owned(), "two".to_owned()],
         }

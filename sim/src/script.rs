@@ -69,6 +69,8 @@ pub struct Setup {
     pub chunk: usize,
     /// How long a small batch waits.
     pub batch_interval_ms: u64,
+    /// How often snapshots are taken; `None` is never.
+    pub snapshots_ms: Option<u64>,
     /// How long an owner sleeps at least, and waits at most: the machine is busy.
     pub nap_ms: u64,
 }
@@ -120,6 +122,8 @@ pub enum Point {
     Commit,
     /// Telling the group.
     Tell,
+    /// Taking a snapshot.
+    Snapshot,
 }
 
 /// How much of a call that went wrong has taken effect.
@@ -146,6 +150,19 @@ pub enum Acks {
     Slow,
     /// Only one partition of each lane is committed.
     Torn,
+}
+
+/// What happens to a snapshot on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// It is lost.
+    Lost,
+    /// A byte of it is another one, at so many thousandths of its length.
+    Flipped(u16),
+    /// Its end is lost, from so many thousandths of its length on.
+    Torn(u16),
+    /// Snapshots of the next process are copied to its place.
+    Foreign,
 }
 
 /// How a partition looks to one process.
@@ -189,6 +206,8 @@ pub enum Action {
     Partition { process: usize, topic: usize, lane: u32, mood: Mood },
     /// Retention leaves the last so many records of a partition.
     Trim { topic: usize, lane: u32, keep: u64 },
+    /// The last snapshot of a lane meets this.
+    Snapshot { process: usize, lane: u32, harm: Harm },
     /// A process's clock is wrong by so much.
     Clock { process: usize, offset_ms: i64 },
 }

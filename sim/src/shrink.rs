@@ -64,7 +64,7 @@ fn without_pieces(
 
 /// Simpler settings, shorter actions, fewer processes.
 fn simpler(mut best: Script, still: &mut impl FnMut(&Script) -> bool) -> Script {
-    let simplifications: [fn(&mut Setup); 13] = [
+    let simplifications: [fn(&mut Setup); 14] = [
         |setup| setup.owners = 1,
         |setup| setup.lanes = 1,
         |setup| setup.epochs_ms.truncate(1),
@@ -76,6 +76,7 @@ fn simpler(mut best: Script, still: &mut impl FnMut(&Script) -> bool) -> Script 
         |setup| setup.max_ahead_ms = 1_000 * UNIT_MS,
         |setup| setup.idle_ms = None,
         |setup| setup.support = 1,
+        |setup| setup.snapshots_ms = None,
         |setup| (setup.chunk, setup.batch_events) = (100, 100),
         |setup| (setup.batch_interval_ms, setup.nap_ms) = (1, 1),
     ];
@@ -115,7 +116,9 @@ impl Script {
         let Setup { owners, lanes, .. } = self.setup;
         self.actions.iter().all(|action| match action {
             Action::Step { owner, .. } | Action::Expel { owner, .. } => *owner < owners,
-            Action::Partition { lane, .. } | Action::Trim { lane, .. } => *lane < lanes,
+            Action::Partition { lane, .. }
+            | Action::Trim { lane, .. }
+            | Action::Snapshot { lane, .. } => *lane < lanes,
             _ => true,
         })
     }

@@ -8,8 +8,10 @@ use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::{self, Id};
 use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
 use marquee_sinks::letters::{LetterKind, LetterOutput, Letterbox};
+use marquee_sinks::snapshots::{Snapshots, SnapshotsError, StoredSnapshot};
 use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::Arc;
 
 /// What is durable.
@@ -241,6 +243,70 @@ impl ColdPlace for Kept {
 impl ColdBytes for KeptBytes {
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), ColdError> {
         into.copy_from_slice(&self.0[at as usize..][..into.len()]);
+        Ok(())
+    }
+}
+
+/// A process's snapshots. A place may lose some, and shows torn ones only where the disk has torn
+/// them after the fact.
+pub(crate) struct SimSnapshots {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) process: usize,
+}
+
+impl SimSnapshots {
+    fn failed(words: &str) -> SnapshotsError {
+        SnapshotsError { place: "simulated".to_owned(), error: std::io::Error::other(words) }
+    }
+}
+
+impl Snapshots for SimSnapshots {
+    fn list(&self, lane: u32) -> Result<Vec<String>, SnapshotsError> {
+        let world = self.shared.world();
+        let all = world.processes[self.process].snapshots.keys();
+        Ok(all.filter(|(of, _)| *of == lane).map(|(_, name)| name.clone()).collect())
+    }
+
+    fn put(
+        &self,
+        lane: u32,
+        name: &str,
+        write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<u64, SnapshotsError> {
+        let mut bytes = Vec::new();
+        write(&mut bytes).map_err(|error| Self::failed(&error.to_string()))?;
+        let len = bytes.len() as u64;
+        let mut world = self.shared.world();
+        let world = &mut *world;
+        let wrong = world.goes_wrong(self.process, Point::Snapshot);
+        let process = self.process;
+        world.tell(|| format!("p{process}: takes snapshot {name} of lane {lane}"));
+        let stored = &mut world.processes[process].snapshots;
+        match wrong {
+            Some(Effect::None) => {}
+            Some(Effect::Torn) => {
+                bytes.truncate(bytes.len() / 2);
+                stored.insert((lane, name.to_owned()), bytes);
+            }
+            None | Some(Effect::All) => {
+                stored.insert((lane, name.to_owned()), bytes);
+            }
+        }
+        if wrong.is_some() { Err(Self::failed(SCRIPTED)) } else { Ok(len) }
+    }
+
+    fn open(&self, lane: u32, name: &str) -> Result<StoredSnapshot, SnapshotsError> {
+        let mut world = self.shared.world();
+        let process = self.process;
+        world.tell(|| format!("p{process}: opens snapshot {name} of lane {lane}"));
+        let stored = world.processes[process].snapshots.get(&(lane, name.to_owned()));
+        let bytes = stored.cloned().ok_or_else(|| Self::failed("it is not there"))?;
+        let (len, reader) = (bytes.len() as u64, Box::new(std::io::Cursor::new(bytes)));
+        Ok(StoredSnapshot { bytes: len, reader })
+    }
+
+    fn remove(&self, lane: u32, name: &str) -> Result<(), SnapshotsError> {
+        self.shared.world().processes[self.process].snapshots.remove(&(lane, name.to_owned()));
         Ok(())
     }
 }

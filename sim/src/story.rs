@@ -50,6 +50,9 @@ fn settings(setup: &Setup) -> String {
     if setup.memory_bytes < 1 << 30 {
         text.push_str(&format!(" {} bytes of memory for the state.", setup.memory_bytes));
     }
+    if let Some(interval_ms) = setup.snapshots_ms {
+        text.push_str(&format!(" Snapshots every {interval_ms} ms."));
+    }
     if setup.max_facts < 10_000 {
         text.push_str(&format!(" max_facts = {}.", setup.max_facts));
     }

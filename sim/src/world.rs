@@ -55,6 +55,8 @@ pub(crate) struct ProcessState {
     pub(crate) store: StoreState,
     /// Late and dead letters by lane, as bytes that are durable.
     pub(crate) letters: BTreeMap<(marquee_sinks::letters::LetterKind, u32), Vec<u8>>,
+    /// Snapshots by lane and name.
+    pub(crate) snapshots: BTreeMap<(u32, String), Vec<u8>>,
     pub(crate) moods: BTreeMap<(usize, u32), Mood>,
     pub(crate) acks: Option<(Acks, u32)>,
     /// Calls that will go wrong.

@@ -22,19 +22,6 @@ fn whatever_happens_the_contract_holds() {
     (0..cases()).for_each(check);
 }
 
-/// Seeds that have found faults, each in words. They find nothing again only as long as what is
-/// drawn from a seed stays the same; what matters of them is a test beside the code.
-#[test]
-fn seeds_that_found_faults_find_none_now() {
-    for seed in [
-        166,   // an idle lane's frontier moved back with its next owner
-        302,   // an owner waited for another one, and took the log for cut
-        18606, // the same, though it did not wait
-    ] {
-        check(seed);
-    }
-}
-
 #[test]
 fn the_same_seed_has_the_same_trace_and_another_one_another() {
     let hash = |seed| trace_hash(&run(&script(seed), true));

@@ -4,9 +4,11 @@
 //! when one of its events does ([`Plays::load`]).
 
 use super::cold::{ColdError, ColdPlace, Runs};
+use super::saved::key_of;
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
+use marquee_model::RequestKey;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
@@ -205,6 +207,15 @@ impl Plays {
         self.cold.clear();
     }
 
+    /// Every request in memory with its plays, oldest first, in an order that only depends on the
+    /// input: for a snapshot.
+    pub(super) fn each_request<E>(
+        &self,
+        mut each: impl FnMut(RequestKey, &[Play]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.by_request.iter().try_for_each(|of| each(key_of(of.words), &of.plays))
+    }
+
     /// Memory held, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.spillable_bytes() + self.cold.memory_bytes()
@@ -300,7 +311,6 @@ fn play_of(bytes: &[u8]) -> Play {
 mod tests {
     use super::super::cold::tests::InMemory;
     use super::*;
-    use marquee_model::RequestKey;
 
     #[test]
     fn plays_come_back_from_disk_without_those_that_are_too_old() {
