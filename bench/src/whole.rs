@@ -1,5 +1,6 @@
-//! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON and write
-//! CSV with two threads; their results must be equal.
+//! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON, then the
+//! same events as Parquet (written by DuckDB, with its defaults), and write CSV with two threads;
+//! their results must be equal.
 //!
 //! For marquee the clock is the whole process, for DuckDB the query alone (Python's start and the
 //! import do not count against it). Memory is the kernel's high-water mark of the process.
@@ -9,8 +10,8 @@ use crate::process::{events, peak_bytes_of, sync};
 use crate::{Arguments, median, spread};
 use anyhow::{Context, Result, ensure};
 use marquee_e2e::cells::{assert_same, of_csv};
-use marquee_e2e::data::{Data, example};
-use marquee_e2e::duckdb::DuckDb;
+use marquee_e2e::data::{self, Data, example};
+use marquee_e2e::duckdb::{DuckDb, literal};
 use marquee_e2e::program::root;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,23 +33,47 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let data = Data::generated(arguments.requests, 7);
     sync()?;
     let events = events(&data)?;
-    let duckdb = DuckDb::quietly();
+    let ndjson = [data.impressions.as_path(), data.plays.as_path()];
+    let Some(duckdb) = DuckDb::quietly() else {
+        let note = Row::note("DuckDB and Parquet", "not measured: no python3 with duckdb");
+        let ndjson = compare(arguments, &data, None, ndjson, events)?;
+        return Ok(ndjson.into_iter().chain([note]).collect());
+    };
+    let parquet = [data.file("impressions.parquet"), data.file("plays.parquet")];
+    for (from, to) in [&data.impressions, &data.plays].into_iter().zip(&parquet) {
+        let [from, to] = [from, to].map(|path| literal(path));
+        let copy = format!("copy (select * from read_ndjson({from})) to {to} (format parquet)");
+        duckdb.rows(&[&copy]);
+    }
+    sync()?;
+    let parquet = [parquet[0].as_path(), parquet[1].as_path()];
+    let mut rows = compare(arguments, &data, Some(&duckdb), ndjson, events)?;
+    rows.extend(compare(arguments, &data, Some(&duckdb), parquet, events)?);
+    Ok(rows)
+}
+
+/// Both programs on two files, in turn.
+fn compare(
+    arguments: &Arguments,
+    data: &Data,
+    duckdb: Option<&DuckDb>,
+    inputs: [&Path; 2],
+    events: u64,
+) -> Result<Vec<Row>> {
+    let form = inputs[0].extension().and_then(|e| e.to_str()).unwrap_or_default();
     let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));
     let (mut marquee_runs, mut duckdb_runs) = (Vec::new(), Vec::new());
     for _ in 0..arguments.runs {
-        marquee_runs.push(run(&mut backfill(&data, &ours))?);
-        if let Some(duckdb) = &duckdb {
-            duckdb_runs.push(run_duckdb(duckdb, &data, &theirs)?);
+        marquee_runs.push(run(&mut backfill(inputs, &ours))?);
+        if let Some(duckdb) = duckdb {
+            duckdb_runs.push(run_duckdb(duckdb, inputs, &theirs)?);
         }
     }
-    let mut rows = vec![row("marquee backfill", events, &marquee_runs)];
-    match duckdb {
-        Some(duckdb) => {
-            assert_same(&cells(&ours)?, &cells(&theirs)?);
-            rows.push(row(&format!("DuckDB {}", duckdb.version()), events, &duckdb_runs));
-            rows.push(ratio(&marquee_runs, &duckdb_runs));
-        }
-        None => rows.push(Row::note("DuckDB", "not measured: no python3 with duckdb")),
+    let mut rows = vec![row(&format!("marquee backfill, {form}"), events, &marquee_runs)];
+    if let Some(duckdb) = duckdb {
+        assert_same(&cells(&ours)?, &cells(&theirs)?);
+        rows.push(row(&format!("DuckDB {}, {form}", duckdb.version()), events, &duckdb_runs));
+        rows.push(ratio(&marquee_runs, &duckdb_runs));
     }
     Ok(rows)
 }
@@ -78,15 +103,15 @@ fn min(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
-fn backfill(data: &Data, out: &Path) -> Command {
-    let mut command = data.backfill(&example("reference.toml"));
+fn backfill([impressions, plays]: [&Path; 2], out: &Path) -> Command {
+    let mut command = data::backfill(&example("reference.toml"), impressions, plays);
     command.args(["--threads", "2", "--out"]).arg(out);
     command
 }
 
-fn run_duckdb(duckdb: &DuckDb, data: &Data, out: &Path) -> Result<Run> {
+fn run_duckdb(duckdb: &DuckDb, inputs: [&Path; 2], out: &Path) -> Result<Run> {
     let mut command = Command::new(duckdb.python());
-    command.arg(root().join("bench/reference.py")).arg(&data.impressions).arg(&data.plays).arg(out);
+    command.arg(root().join("bench/reference.py")).args(inputs).arg(out);
     let mut run = run(&mut command)?;
     run.seconds = run.stdout.trim().parse().context("reference.py prints its seconds")?;
     Ok(run)
