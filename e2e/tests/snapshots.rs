@@ -29,6 +29,10 @@ fn config(data: &Data, name: &str, folder: &str, interval: &str) -> PathBuf {
     data.write(name, own)
 }
 
+/// What is done to the snapshots of a lane, how many lanes go on from one, and how many are said to
+/// be damaged.
+type Round<'a> = (&'a dyn Fn(usize), usize, usize);
+
 /// All bodies of both topics, in the order in which they are sent.
 struct Sender {
     bodies: std::vec::IntoIter<(&'static str, Vec<u8>)>,
@@ -117,13 +121,11 @@ fn killed_with_good_damaged_and_no_snapshots_it_counts_what_a_backfill_counts() 
     let mut sender = Sender::of(&data);
     let (mut before, mut loaded, mut damaged) = (BTreeSet::new(), 0, 0);
     let mut service = Service::start(&often, &log);
-    // What is done to the two snapshots of each lane, and how many lanes go on from one, how many
-    // are said to be damaged.
     let all = |lane: usize| snapshots(&store, lane);
     let newest = |lane: usize| flip(all(lane).last().unwrap());
     let both = |lane: usize| all(lane).iter().for_each(|snapshot| flip(snapshot));
     let none = |_: usize| {};
-    let rounds: [(&dyn Fn(usize), usize, usize); 3] =
+    let rounds: [Round<'_>; 3] =
         [(&none, LANES, 0), (&newest, LANES, LANES), (&both, 0, 2 * LANES)];
     for (harm, loads, harmed) in rounds {
         sender.until_two_each(&service, &store, &before);

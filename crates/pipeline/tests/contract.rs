@@ -68,6 +68,10 @@ proptest! {
     /// What lies on disk is state like any other.
     #[test]
     fn a_state_on_disk_writes_the_same_bytes(history in history::any()) {
+        // What lies on disk is not saved: a restart would be another one.
+        let is_save = |step: &Step| matches!(step, Step::Save { .. });
+        let steps = history.steps.iter().filter(|step| !is_save(step)).cloned().collect();
+        let history = History { steps, ..history };
         let is_spill = |step: &Step| matches!(step, Step::Spill { .. });
         let steps = history.steps.iter().filter(|step| !is_spill(step)).cloned().collect();
         let in_memory = Machine::play(&History { steps, ..history.clone() })?;

@@ -84,8 +84,8 @@ impl Join {
             saved.extend(plays.iter().map(|play| SavedPlay {
                 time_ms: play.time_ms,
                 video: play.video,
-                tuple: play.tuple,
-                is_joined: play.joined,
+                tuple: play.tuple(),
+                is_joined: play.is_joined(),
             }));
             each(request, &saved)
         })
@@ -118,8 +118,10 @@ impl Join {
     /// Takes a play.
     pub(crate) fn load_play(&mut self, request: RequestKey, play: &SavedPlay) {
         let SavedPlay { time_ms, video, tuple, is_joined } = *play;
-        let epoch = self.settings.epoch_of(time_ms);
         let id = Id::new(&self.hasher, request);
-        self.plays.push(id, Play { time_ms, epoch, video, tuple, joined: is_joined });
+        let place = self.plays.push(id, Play::new(time_ms, video, tuple));
+        if is_joined {
+            self.plays.set_joined(id, place);
+        }
     }
 }

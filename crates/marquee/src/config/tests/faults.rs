@@ -125,7 +125,7 @@ const SINGLE: &[(&str, &str)] = &[
     ("aggregate.epochs = ['1h', '25m']",
      r#"1: aggregate.epochs: found "25m", expected a length that divides the longest, 1h, for example ["30m", "1m"]"#),
     ("snapshots.interval = '25h'",
-     r#"1: snapshots.interval: found "25h", expected a duration of 0ms to 1d, for example "2m""#),
+     r#"1: snapshots.interval: found "25h", expected a duration of 0s to 1d, for example "2m""#),
     ("runtime.threads = 257",
      r#"1: runtime.threads: found 257, expected a whole number of 0 to 256, for example 0"#),
     ("runtime.batch_interval = '0s'",
