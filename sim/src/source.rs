@@ -25,6 +25,7 @@ pub(crate) struct SimSource {
     idle_since: std::sync::Mutex<BTreeMap<(usize, u32), i64>>,
     sent: u64,
     confirmed: u64,
+    refused: u64,
     /// Commits that are on their way.
     on_the_way: VecDeque<(u64, Sent)>,
 }
@@ -79,6 +80,7 @@ impl SimSource {
             idle_since: Default::default(),
             sent: 0,
             confirmed: 0,
+            refused: 0,
             on_the_way: VecDeque::new(),
         }
     }
@@ -117,8 +119,9 @@ impl SimSource {
         let Some(member) = self.member() else { return };
         while let Some((number, sent)) = self.on_the_way.pop_front() {
             let is_taken = take(world, self.process, member, &sent, TOPICS);
-            if is_taken {
-                self.confirmed = number;
+            match is_taken {
+                true => self.confirmed = number,
+                false => self.refused = number,
             }
         }
     }
@@ -308,8 +311,9 @@ impl Source for SimSource {
             }
             Acks::Torn => {
                 take(world, self.process, member, &sent, 1);
+                self.refused = self.sent;
             }
-            Acks::Refused => {}
+            Acks::Refused => self.refused = self.sent,
         }
         if wrong.is_some() {
             return Err(scripted());
@@ -319,6 +323,10 @@ impl Source for SimSource {
 
     fn confirmed(&self) -> u64 {
         self.confirmed
+    }
+
+    fn refused(&self) -> u64 {
+        self.refused
     }
 
     fn flush_commits(&mut self) {

@@ -127,6 +127,13 @@ pub trait Source: Send {
     /// The number of the last commit that the log is known to have taken.
     fn confirmed(&self) -> u64;
 
+    /// The number of the last commit that the log has refused, or that could not be sent: of it and
+    /// of those before it nothing more is known, also when a later one, perhaps of other lanes, was
+    /// taken. 0 where none was.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// Waits until the log has taken what was committed, for a bounded time.
     fn flush_commits(&mut self);
 

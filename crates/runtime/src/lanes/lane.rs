@@ -433,10 +433,13 @@ impl LaneOwner {
         self.told.push_back((number, self.state.frontier));
     }
 
-    /// The log has taken all commits up to a number.
-    pub(super) fn confirmed(&mut self, number: u64) {
-        while let Some((_, frontier)) = self.told.pop_front_if(|(told, _)| *told <= number) {
-            self.state.told_frontier = self.state.told_frontier.max(frontier);
+    /// The log has taken all commits up to a number, but for some up to another one.
+    pub(super) fn confirmed(&mut self, number: u64, refused: u64) {
+        let is_over = |(told, _): &mut (u64, i64)| *told <= number.max(refused);
+        while let Some((told, frontier)) = self.told.pop_front_if(is_over) {
+            if told > refused {
+                self.state.told_frontier = self.state.told_frontier.max(frontier);
+            }
         }
     }
 
@@ -492,7 +495,8 @@ impl LaneOwner {
             lane: self.lane,
             held: true,
             is_behind_group: !self.is_own && (self.pipeline.is_rebuilding() || self.is_unwritten),
-            rebuilding: self.pipeline.is_rebuilding(),
+            // Until the gaps are written that unread records leave, its cells may look complete.
+            rebuilding: self.pipeline.is_rebuilding() || !self.unread.is_empty(),
             rebuilt_records: self.rebuild_records,
             rebuild_left: self.rebuild_left.filter(|_| self.pipeline.is_rebuilding()),
             next_offsets: self.state.next_offsets.clone(),

@@ -420,12 +420,12 @@ impl Owner {
             })
             .collect();
         let number = self.source.commit(&commits)?;
-        let confirmed = self.source.confirmed();
+        let (confirmed, refused) = (self.source.confirmed(), self.source.refused());
         for lane in &mut self.lanes {
             if lane.was_committed() {
                 lane.told(number);
             }
-            lane.confirmed(confirmed);
+            lane.confirmed(confirmed, refused);
         }
         Ok(())
     }

@@ -232,6 +232,8 @@ pub(super) struct Commits {
     answered: u64,
     /// The last one that was taken in whole.
     confirmed: u64,
+    /// The last one that was refused, or was to be sent when sending failed.
+    refused: u64,
 }
 
 // SAFETY: as for `Queue`.
@@ -242,7 +244,7 @@ impl Commits {
         // SAFETY: the client is alive. librdkafka aborts where there is no memory.
         let ptr = unsafe { rd_kafka_queue_new(client.client().native_ptr()) };
         let ptr = NonNull::new(ptr).expect("librdkafka makes a queue or aborts");
-        Commits { ptr, client: client.clone(), sent: 0, answered: 0, confirmed: 0 }
+        Commits { ptr, client: client.clone(), sent: 0, answered: 0, confirmed: 0, refused: 0 }
     }
 
     /// Sends offsets and does not wait.
@@ -259,6 +261,7 @@ impl Commits {
             )
         };
         if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            self.refused = self.sent;
             return Err(code);
         }
         self.sent += 1;
@@ -282,8 +285,9 @@ impl Commits {
             }
         };
         self.answered += 1;
-        if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            self.confirmed = self.answered;
+        match code {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => self.confirmed = self.answered,
+            _ => self.refused = self.refused.max(self.answered),
         }
         Some(code)
     }
@@ -296,6 +300,11 @@ impl Commits {
     /// The number of the last commit that was taken.
     pub(super) fn confirmed(&self) -> u64 {
         self.confirmed
+    }
+
+    /// The number of the last commit that was not taken, as far as is known.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Whether commits have no answer yet.

@@ -449,6 +449,10 @@ impl Source for KafkaSource {
         self.commits.as_ref().map_or(0, Commits::confirmed)
     }
 
+    fn refused(&self) -> u64 {
+        self.commits.as_ref().map_or(0, Commits::refused)
+    }
+
     fn flush_commits(&mut self) {
         let until = Instant::now() + PATIENCE;
         while self.commits().waits() {
