@@ -4,10 +4,12 @@ use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind};
 use crate::log::{self, Log};
 use crate::wiring;
-use marquee_runtime::lanes::{Lanes, LanesSettings};
+use marquee_runtime::SystemClock;
+use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
 use marquee_server::Parts;
 use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE};
+use marquee_sinks::letters::LetterFolder;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,8 +225,12 @@ fn start_lanes(
         topic_ids: log.topic_ids(),
         batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
         batch_events: config.runtime.batch_events as usize,
-        letters: store.path().to_owned(),
-        clock: wiring::now_ms,
+        memory: StateMemory::new(
+            wiring::state_bytes(config),
+            Arc::new(StateFolder::new(store.path().join("state"))),
+        ),
+        letters: Arc::new(LetterFolder::new(store.path().to_owned())),
+        clock: Arc::new(SystemClock::new(wiring::now_ms)),
     };
     let stop = stop.clone();
     let on_failure = move |reason: &str| {

@@ -3,8 +3,8 @@
 
 use crate::commands::Failure;
 use crate::config::{
-    AttributeType, Config, EpochOfPlay, Expression, Fault, Idle, JoinedImpressions, Match, Stream,
-    TimeUnit,
+    AttributeType, Config, EpochOfPlay, Expression, Fault, Idle, JoinedImpressions, LogKind, Match,
+    Stream, TimeUnit,
 };
 use marquee_expr::{Declared, ExprError, RecordPredicate, Type};
 use marquee_model::Kind;
@@ -43,6 +43,20 @@ pub fn with_lanes(plan: Plan, lanes: u32) -> Plan {
     let mut fingerprint = plan.fingerprint;
     fingerprint["lanes"] = lanes.into();
     Plan { lanes, fingerprint, ..plan }
+}
+
+/// How much of `[runtime] memory` the states of the lanes may take, bytes: what the rest of a
+/// service does not need, but at least a quarter.
+pub fn state_bytes(config: &Config) -> u64 {
+    /// Code, threads, the embedded store's caches and tables, and batches on their way, as measured
+    /// (docs/performance.md).
+    const REST: u64 = 256 << 20;
+    let fetched = match config.log.kind {
+        LogKind::Embedded => 0,
+        LogKind::Kafka => config.log.fetch_memory_bytes,
+    };
+    let memory = config.runtime.memory_bytes;
+    memory.saturating_sub(REST + fetched).max(memory / 4)
 }
 
 /// Which Kafka the configuration names.

@@ -9,16 +9,21 @@
 //! Plays are few, so they stay in a side table by request across all epochs: an impression looks
 //! once, not once for each epoch that its window reaches.
 
+mod arena;
+pub mod cold;
 mod group;
 mod plays;
 
 use crate::settings::{EpochOfPlay, Impressions, Match, Settings};
 use crate::symbols::Symbols;
+use cold::{ColdError, ColdPlace};
+use foldhash::fast::FixedState;
 use group::{Fact, Group, Handle};
 use marquee_model::{Kind, RequestKey, Side};
 use plays::{Play, Plays};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 /// One event after filter and transform, its texts replaced by numbers of the lane's symbols.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +82,7 @@ pub enum Applied {
 pub struct Join {
     settings: Settings,
     seed: u64,
+    hasher: FixedState,
     /// Epochs before it emit nothing, ever again.
     frontier: i64,
     /// Facts of epochs before it are not kept. At most the frontier; lower only after a rebuild.
@@ -97,6 +103,7 @@ impl Join {
             simple: settings.epochs_ms.len() * settings.groupings == 1,
             settings: settings.clone(),
             seed,
+            hasher: FixedState::with_seed(seed),
             frontier,
             kept_from: kept_from.min(frontier),
             first_frontier: frontier,
@@ -136,16 +143,49 @@ impl Join {
     pub fn size(&self) -> StateSize {
         StateSize {
             requests: self.groups.values().map(Group::requests).sum(),
+            facts_in_memory: self.groups.values().map(Group::facts_in_memory).sum(),
             memory_bytes: self.groups.values().map(Group::memory_bytes).sum::<usize>()
                 + self.plays.memory_bytes(),
+            disk_bytes: self.groups.values().map(Group::disk_bytes).sum::<u64>()
+                + self.plays.disk_bytes(),
             open_epochs: self.groups.range(self.frontier..).count(),
         }
+    }
+
+    /// Moves the oldest part of the state that is worth it to disk: what remains findable there
+    /// takes a hundredth of the memory. Returns about how many bytes of memory became free; 0 where
+    /// nothing is left that is worth it: `at_least` so many bytes.
+    pub fn spill(&mut self, place: &dyn ColdPlace, at_least: usize) -> Result<usize, ColdError> {
+        let sizes = self.groups.values().map(Group::spillable_bytes);
+        let (largest, all) = sizes.fold((0, 0), |(most, sum), size| (size.max(most), sum + size));
+        let plays = self.plays.spillable_bytes();
+        // What events bring back makes many small parts; to write each of them again and again
+        // would be slow.
+        let worth = largest.min(all / 16).max(at_least).max(1);
+        if plays >= at_least.max(1) && plays > all / 4 {
+            self.plays.spill(place)?;
+            return Ok(plays);
+        }
+        let oldest = self.groups.values_mut().find(|group| group.spillable_bytes() >= worth);
+        let Some(group) = oldest else { return Ok(0) };
+        let before = group.spillable_bytes();
+        group.spill(place)?;
+        Ok(before - group.spillable_bytes())
+    }
+
+    /// Why a part of the state on disk could not be read back, if that has happened. What was
+    /// emitted since then may not be written.
+    pub fn failure(&self) -> Option<&ColdError> {
+        self.plays.failure().or_else(|| self.groups.values().find_map(Group::failure))
     }
 
     /// Applies one event: remembers it, and emits every member that is new because of it.
     #[inline]
     pub fn apply(&mut self, event: &Event, symbols: &Symbols, emit: &mut impl Emit) -> Applied {
+        let id = Id::new(&self.hasher, event.request);
+        self.plays.load(id);
         let scope = Scope {
+            id,
             settings: &self.settings,
             symbols,
             simple: self.simple,
@@ -166,13 +206,37 @@ impl Join {
     }
 }
 
+/// A request's key, and its hash under the generation's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    hash: u64,
+    words: [u64; 2],
+}
+
+impl Id {
+    #[inline]
+    fn new(hasher: &FixedState, request: RequestKey) -> Self {
+        let words = [(request.0 >> 64) as u64, request.0 as u64];
+        Id { hash: hash_of(hasher, words), words }
+    }
+}
+
+#[inline]
+fn hash_of(hasher: &FixedState, words: [u64; 2]) -> u64 {
+    hasher.hash_one(words)
+}
+
 /// How large the state is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StateSize {
     /// Entries: requests, once for each epoch in which they have impressions.
     pub requests: usize,
+    /// Facts in memory.
+    pub facts_in_memory: usize,
     /// Memory held, in bytes.
     pub memory_bytes: usize,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
     /// Open epochs that have facts.
     pub open_epochs: usize,
 }
@@ -180,6 +244,8 @@ pub struct StateSize {
 /// What every step of one application needs to know.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
+    /// The request of the event.
+    id: Id,
     settings: &'a Settings,
     symbols: &'a Symbols,
     simple: bool,
@@ -207,13 +273,13 @@ impl Scope<'_> {
         let fact = Fact::impression(event.video, self.offset_of(event.time_ms, epoch), event.tuple);
         let mut kept = None;
         if let Some(group) = group.as_deref_mut() {
-            let handle = group.entry(event.request);
+            let handle = group.entry(self.id);
             if group.has(handle, fact) {
                 return Applied::Duplicate;
             }
             let limit = self.settings.max_facts as usize;
             if self.is_limited(epoch)
-                && group.facts(handle).len() >= limit
+                && group.len(handle) >= limit
                 && group.impressions(handle) >= limit
             {
                 return Applied::TooManyFacts;
@@ -231,19 +297,19 @@ impl Scope<'_> {
             }
             kept = Some((handle, group.push(handle, fact)));
         }
-        for place in self.play_candidates(plays, event) {
-            let play = plays.of(event.request)[place];
+        for place in self.play_candidates(plays, event.video) {
+            let play = plays.of(self.id)[place];
             if !self.is_match(event.video, event.time_ms, &play) {
                 continue;
             }
             if let (Some((handle, at)), Some(group)) = (kept, group.as_deref_mut()) {
                 self.count_in_cohort(epoch, group, handle, at, &play, emit);
             }
-            self.count_by_play(plays, event.request, place, epoch, emit);
+            self.count_by_play(plays, place, epoch, emit);
             // The impression is joined now; other plays may only learn that they are, too.
             let by_cohort_and_play = self.counts_each_play_in_cohorts();
             let by_play = self.settings.epoch_of_play == EpochOfPlay::Play;
-            if !by_cohort_and_play && (!by_play || plays.all_joined(event.request)) {
+            if !by_cohort_and_play && (!by_play || plays.all_joined(self.id)) {
                 break;
             }
         }
@@ -265,32 +331,32 @@ impl Scope<'_> {
         plays: &mut Plays,
         emit: &mut impl Emit,
     ) -> Applied {
-        let Event { request, video, tuple, time_ms, .. } = *event;
+        let Event { video, tuple, time_ms, .. } = *event;
         let play = Play { time_ms, epoch, video, tuple, joined: false };
-        if plays.has(request, &play) {
+        if plays.has(self.id, &play) {
             return Applied::Duplicate;
         }
         let limit = self.settings.max_facts as usize;
         if self.is_limited(epoch)
-            && plays.of(request).len() >= limit
-            && plays.in_epoch(request, epoch) >= limit
+            && plays.of(self.id).len() >= limit
+            && plays.in_epoch(self.id, epoch) >= limit
         {
             return Applied::TooManyFacts;
         }
-        let stored = kept.then(|| plays.push(request, play));
+        let stored = kept.then(|| plays.push(self.id, play));
         let oldest = self.settings.epoch_of(time_ms - self.settings.within_ms);
         let newest = self.settings.epoch_of(time_ms + self.settings.early_ms);
         for (&shown_in, group) in groups.range_mut(oldest..=newest) {
-            let Some(handle) = group.find(request) else { continue };
+            let Some(handle) = group.find(self.id) else { continue };
             for place in self.candidates(group, handle, video) {
-                let fact = group.facts(handle)[place as usize];
+                let fact = group.fact(handle, place);
                 let shown_ms = shown_in * self.settings.longest_ms() + i64::from(fact.offset_ms);
                 if !fact.is_impression() || !self.is_match(fact.video, shown_ms, &play) {
                     continue;
                 }
                 self.count_in_cohort(shown_in, group, handle, place, &play, emit);
                 if let Some(stored) = stored {
-                    self.count_by_play(plays, request, stored, shown_in, emit);
+                    self.count_by_play(plays, stored, shown_in, emit);
                 }
                 if self.one_match_is_enough()
                     || (!self.counts_each_play_in_cohorts() && group.all_joined(handle))
@@ -307,18 +373,18 @@ impl Scope<'_> {
     fn candidates(&self, group: &Group, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
         match self.settings.match_ {
             Match::RequestAndVideo => group.facts_of(handle, video).map(|(p, _)| p).collect(),
-            Match::Request => (0..group.facts(handle).len() as u32).collect(),
+            Match::Request => (0..group.len(handle) as u32).collect(),
         }
     }
 
     /// Places of the plays that an impression may match.
     #[inline]
-    fn play_candidates(&self, plays: &Plays, event: &Event) -> SmallVec<[usize; 4]> {
+    fn play_candidates(&self, plays: &Plays, video: u32) -> SmallVec<[usize; 4]> {
         match self.settings.match_ {
             Match::RequestAndVideo => {
-                plays.of_video(event.request, event.video).map(|(place, _)| place).collect()
+                plays.of_video(self.id, video).map(|(place, _)| place).collect()
             }
-            Match::Request => (0..plays.of(event.request).len()).collect(),
+            Match::Request => (0..plays.of(self.id).len()).collect(),
         }
     }
 
@@ -357,7 +423,7 @@ impl Scope<'_> {
         play: &Play,
         emit: &mut impl Emit,
     ) {
-        let fact = group.facts(handle)[place as usize];
+        let fact = group.fact(handle, place);
         let here = self.place(epoch, fact);
         let open = play.epoch >= self.first_frontier;
         let joined_only = self.settings.impressions == Impressions::Joined;
@@ -384,26 +450,19 @@ impl Scope<'_> {
     }
 
     /// An impression and a play that is kept match: the members in the play's own epoch.
-    fn count_by_play(
-        &self,
-        plays: &mut Plays,
-        request: RequestKey,
-        place: usize,
-        shown_in: i64,
-        emit: &mut impl Emit,
-    ) {
-        let play = plays.of(request)[place];
+    fn count_by_play(&self, plays: &mut Plays, place: usize, shown_in: i64, emit: &mut impl Emit) {
+        let play = plays.of(self.id)[place];
         if self.settings.epoch_of_play != EpochOfPlay::Play || play.joined {
             return;
         }
         let here = self.place_of_play(&play);
         let counted = plays
-            .of_video(request, play.video)
+            .of_video(self.id, play.video)
             .filter(|(_, p)| p.joined && p.epoch == play.epoch)
             .map(|(_, p)| self.place_of_play(&p));
         let fresh = self.fresh(counted, here);
         self.emit(Side::Plays, play.video, here, fresh, shown_in >= self.first_frontier, emit);
-        plays.set_joined(request, place);
+        plays.set_joined(self.id, place);
     }
 
     #[inline]
@@ -413,7 +472,7 @@ impl Scope<'_> {
 
     #[inline]
     fn place(&self, epoch: i64, fact: Fact) -> Place {
-        Place { epoch, offset_ms: fact.offset_ms, tuple: fact.tuple() }
+        Place { epoch, offset_ms: fact.offset_ms, tuple: fact.tuple }
     }
 
     fn place_of_play(&self, play: &Play) -> Place {

@@ -6,6 +6,7 @@
 
 use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;
+use crate::join::cold::{ColdError, ColdPlace};
 use crate::join::{Applied, Event, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
 use crate::settings::Settings;
@@ -306,6 +307,22 @@ impl LanePipeline {
         if self.join.kept_from() > before {
             self.symbols.sweep(self.join.kept_from());
         }
+    }
+
+    /// Moves the oldest part of the state that is worth it, at least so many bytes, to disk. Returns
+    /// about how many bytes of memory became free, 0 where there is no such part.
+    pub fn make_room(
+        &mut self,
+        place: &dyn ColdPlace,
+        at_least: usize,
+    ) -> Result<usize, ColdError> {
+        self.join.spill(place, at_least)
+    }
+
+    /// Why a part of the state on disk could not be read back, if that has happened: then the state
+    /// is not whole any more (invariant WHOLE), and nothing of it may be written.
+    pub fn cold_failure(&self) -> Option<&ColdError> {
+        self.join.failure()
     }
 
     /// All cells of open epochs, to be compared with the store after a rebuild.

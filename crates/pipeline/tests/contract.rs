@@ -14,6 +14,8 @@
 
 #[path = "contract/clock.rs"]
 mod clock;
+#[path = "contract/cold.rs"]
+mod cold;
 #[path = "contract/examples.rs"]
 mod examples;
 #[path = "contract/feed.rs"]
@@ -25,7 +27,7 @@ mod judge;
 #[path = "contract/machine.rs"]
 mod machine;
 
-use history::History;
+use history::{History, Step};
 use machine::Machine;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -61,6 +63,15 @@ proptest! {
     fn the_same_history_writes_the_same_bytes(history in history::any()) {
         let first = Machine::play(&history)?;
         prop_assert_eq!(first, Machine::play(&history)?);
+    }
+
+    /// What lies on disk is state like any other.
+    #[test]
+    fn a_state_on_disk_writes_the_same_bytes(history in history::any()) {
+        let is_spill = |step: &Step| matches!(step, Step::Spill { .. });
+        let steps = history.steps.iter().filter(|step| !is_spill(step)).cloned().collect();
+        let in_memory = Machine::play(&History { steps, ..history.clone() })?;
+        prop_assert_eq!(in_memory, Machine::play(&history)?);
     }
 
     /// Members do not depend on how the log is cut into batches, nor on restarts, as long as

@@ -5,7 +5,9 @@
 pub mod backfill;
 pub mod lanes;
 
+mod clock;
 mod plan;
 pub mod status;
 
+pub use clock::{Clock, SystemClock};
 pub use plan::{Plan, StreamPlan};

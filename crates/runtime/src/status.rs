@@ -33,6 +33,8 @@ pub struct LaneStatus {
     pub frontier_ms: i64,
     /// Memory of the join state, in bytes.
     pub state_bytes: u64,
+    /// Bytes of it that lie on disk, beyond the memory limit.
+    pub state_disk_bytes: u64,
     /// Cells of open epochs.
     pub open_cells: u64,
     /// Records read again to rebuild the state since the process started.

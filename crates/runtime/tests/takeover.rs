@@ -17,7 +17,9 @@ mod store;
 use history::{End, History, PROCESSES, Run, plan};
 use log::{Log, ScriptedSource};
 use marquee_oracle::{Member, Side};
-use marquee_runtime::lanes::{Lanes, LanesSettings};
+use marquee_runtime::SystemClock;
+use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
+use marquee_sinks::letters::LetterFolder;
 use marquee_sources::Source;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,8 +146,9 @@ fn run_one(
         secret: [3; 16],
         batch_interval: Duration::from_millis(1),
         batch_events: run.batch_events,
-        letters: letters.to_owned(),
-        clock: || 0,
+        memory: StateMemory::new(1 << 20, Arc::new(StateFolder::new(letters.join("state")))),
+        letters: Arc::new(LetterFolder::new(letters.to_owned())),
+        clock: Arc::new(SystemClock::new(|| 0)),
         checks_partitions: true,
         topic_ids: vec!["one".to_owned(), "two".to_owned()],
     };

@@ -156,6 +156,11 @@ fn state(registry: &mut Registry, lanes: &[LaneStatus]) {
         Some(lane.frontier_ms as f64 / 1000.0)
     });
     gauge("state_bytes", "Memory of the join state", |lane| Some(lane.state_bytes as f64));
+    gauge(
+        "state_disk_bytes",
+        "What of the join state is on disk, beyond the memory limit",
+        |lane| Some(lane.state_disk_bytes as f64),
+    );
     gauge("open_cells", "Cells of open epochs", |lane| Some(lane.open_cells as f64));
     gauge("last_batch_seconds", "Time of the last batch, from reading to the commit", |lane| {
         Some(lane.last_batch_seconds)

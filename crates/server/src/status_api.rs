@@ -60,5 +60,6 @@ fn lane_json(lane: &LaneStatus) -> Value {
         "events": lane.counters.events,
         "open_cells": lane.open_cells,
         "state_bytes": lane.state_bytes,
+        "state_disk_bytes": lane.state_disk_bytes,
     })
 }

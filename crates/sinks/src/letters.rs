@@ -50,6 +50,72 @@ impl<'a> Letter<'a> {
     }
 }
 
+/// The two outputs of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LetterKind {
+    /// Events that came too late to be counted wholly.
+    Late,
+    /// What cannot be read.
+    Dead,
+}
+
+/// Where the letters of lanes are kept.
+pub trait Letterbox: Send + Sync {
+    /// Opens an output of a lane, and cuts off what is behind the committed length.
+    fn open(
+        &self,
+        kind: LetterKind,
+        lane: u32,
+        committed: u64,
+    ) -> Result<Box<dyn LetterOutput>, SinkError>;
+}
+
+/// One output of one lane.
+pub trait LetterOutput: Send {
+    /// Where lines of the next write are collected.
+    fn pending(&mut self) -> &mut Vec<u8>;
+
+    /// Writes what is pending, durable on return, and returns the length of the output.
+    fn sync(&mut self) -> Result<u64, SinkError>;
+}
+
+/// Letters in files: `late/lane-N.ndjson` and `dead/lane-N.ndjson` in a folder.
+#[derive(Clone, Debug)]
+pub struct LetterFolder(PathBuf);
+
+impl LetterFolder {
+    /// Letters in this folder, which is made when it is needed.
+    pub fn new(folder: PathBuf) -> Self {
+        LetterFolder(folder)
+    }
+}
+
+impl Letterbox for LetterFolder {
+    fn open(
+        &self,
+        kind: LetterKind,
+        lane: u32,
+        committed: u64,
+    ) -> Result<Box<dyn LetterOutput>, SinkError> {
+        let kind = match kind {
+            LetterKind::Late => "late",
+            LetterKind::Dead => "dead",
+        };
+        let path = self.0.join(kind).join(format!("lane-{lane}.ndjson"));
+        Ok(Box::new(LetterFile::open(&path, committed)?))
+    }
+}
+
+impl LetterOutput for LetterFile {
+    fn pending(&mut self) -> &mut Vec<u8> {
+        LetterFile::pending(self)
+    }
+
+    fn sync(&mut self) -> Result<u64, SinkError> {
+        LetterFile::sync(self)
+    }
+}
+
 /// One output file of one lane.
 #[derive(Debug)]
 pub struct LetterFile {

@@ -1,13 +1,20 @@
 //! The facts of one epoch, by request.
 //!
-//! Layout: a hash table of 24-byte entries (16 bytes of request key, place and number of facts)
-//! and one arena of 12-byte facts. The facts of an entry lie side by side in a region whose size
-//! is a power of two; a region that has become too small goes to a free list and is used again.
+//! Layout: a hash table of 8-byte slots (place and number of facts) and one arena of regions. A
+//! region is a request's 16-byte key and its facts, 8 bytes each, side by side; where slices tell
+//! facts apart, the numbers of their tuples stand behind them, 4 bytes each. A region that has
+//! become too small is given back and used again by another request.
+//!
+//! With eight facts a request this is about 13 bytes a fact, the table included.
+//!
+//! Beyond a memory limit a group's requests go to disk ([`Group::spill`]). Whoever asks for one of
+//! them brings it back, whole; what is in memory is newer than what is on disk.
 
+use super::arena::Arena;
+use super::cold::{ColdError, ColdPlace, Runs};
+use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
-use marquee_model::RequestKey;
-use std::hash::BuildHasher;
 
 /// An impression, or the memory that a play was counted with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,58 +23,70 @@ pub(super) struct Fact {
     pub(super) video: u32,
     /// Event time, milliseconds after the start of the group's epoch.
     pub(super) offset_ms: u32,
-    /// `tuple << 2 | flags`.
-    tag: u32,
+    /// Number of the tuple of slices.
+    pub(super) tuple: u32,
+    flags: u8,
 }
 
 /// The impression matches a play.
-const JOINED: u32 = 1;
+const JOINED: u8 = 1;
 /// No impression: it records that a play of `video` is a member in the cohort of an impression
 /// with this offset and tuple. Needed only where video and impression may differ
 /// (`match = "request"`).
-const PLAY_MEMBER: u32 = 2;
+const PLAY_MEMBER: u8 = 2;
 
 impl Fact {
     pub(super) fn impression(video: u32, offset_ms: u32, tuple: u32) -> Self {
-        debug_assert!(tuple < 1 << 30, "fewer than 2^30 tuples of slices are in use");
-        Fact { video, offset_ms, tag: tuple << 2 }
+        Fact { video, offset_ms, tuple, flags: 0 }
     }
 
     pub(super) fn play_member(video: u32, cohort: Fact) -> Self {
-        Fact { video, offset_ms: cohort.offset_ms, tag: cohort.tuple() << 2 | PLAY_MEMBER }
-    }
-
-    pub(super) fn tuple(self) -> u32 {
-        self.tag >> 2
+        Fact { video, flags: PLAY_MEMBER, ..cohort }
     }
 
     pub(super) fn is_joined(self) -> bool {
-        self.tag & JOINED != 0
+        self.flags & JOINED != 0
     }
 
     pub(super) fn is_impression(self) -> bool {
-        self.tag & PLAY_MEMBER == 0
-    }
-
-    /// Whether both are the same impression, joined or not.
-    pub(super) fn is_same_impression(self, other: Fact) -> bool {
-        self.identity() == other.identity()
+        self.flags & PLAY_MEMBER == 0
     }
 
     fn identity(self) -> Fact {
-        Fact { tag: self.tag & !JOINED, ..self }
+        Fact { flags: self.flags & !JOINED, ..self }
+    }
+
+    /// All but the tuple: 32 bits of time, 30 of the video, 2 of flags.
+    #[inline]
+    fn word(self) -> u64 {
+        debug_assert!(self.video < 1 << 30, "fewer than 2^30 videos are in use");
+        u64::from(self.offset_ms) << 32 | u64::from(self.video) << 2 | u64::from(self.flags)
+    }
+
+    #[inline]
+    fn from_word(word: u64, tuple: u32) -> Fact {
+        Fact {
+            video: video_of(word),
+            offset_ms: (word >> 32) as u32,
+            tuple,
+            flags: (word & 3) as u8,
+        }
     }
 }
 
-/// A request in this epoch. 24 bytes.
+#[inline]
+fn video_of(word: u64) -> u32 {
+    word as u32 >> 2
+}
+
+/// A request in this epoch: where its region is, and how many facts it has.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    request: [u64; 2],
-    start: u32,
+struct Slot {
+    region: u32,
     len: u32,
 }
 
-/// An entry, until the next call of [`Group::entry`].
+/// An entry, until the next call of [`Group::entry`] or [`Group::find`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handle(usize);
 
@@ -87,78 +106,151 @@ struct Heavy {
     unjoined: usize,
 }
 
+/// The words of a region before its facts: the request's key.
+const KEY: usize = 2;
+
+/// How regions are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// All facts have tuple 0.
+    Narrow,
+    /// Tuples follow the facts, two a word.
+    Wide,
+}
+
+impl Layout {
+    #[inline]
+    fn words(self, capacity: usize) -> usize {
+        match self {
+            Layout::Narrow => KEY + capacity,
+            Layout::Wide => KEY + capacity + capacity.div_ceil(2),
+        }
+    }
+}
+
 /// The facts of one epoch.
 #[derive(Debug)]
 pub(super) struct Group {
     hasher: FixedState,
-    entries: HashTable<Entry>,
-    facts: Vec<Fact>,
-    /// Free regions by the logarithm of their size.
-    free: Vec<Vec<u32>>,
+    slots: HashTable<Slot>,
+    arena: Arena,
+    layout: Layout,
     heavy: HashMap<[u64; 2], Heavy, FixedState>,
+    facts: usize,
+    cold: Runs,
 }
 
 impl Group {
     pub(super) fn new(seed: u64) -> Self {
         Group {
             hasher: FixedState::with_seed(seed),
-            entries: HashTable::new(),
-            facts: Vec::new(),
-            free: Vec::new(),
+            slots: HashTable::new(),
+            arena: Arena::default(),
+            layout: Layout::Narrow,
             heavy: HashMap::with_hasher(FixedState::with_seed(seed)),
+            facts: 0,
+            cold: Runs::default(),
         }
     }
 
     /// The entry of a request, made if there is none.
     #[inline]
-    pub(super) fn entry(&mut self, request: RequestKey) -> Handle {
-        let words = words_of(request);
-        let hasher = &self.hasher;
-        let entry = self
-            .entries
-            .entry(hasher.hash_one(words), |e| e.request == words, |e| hasher.hash_one(e.request))
-            .or_insert(Entry { request: words, start: 0, len: 0 });
-        Handle(entry.bucket_index())
+    pub(super) fn entry(&mut self, id: Id) -> Handle {
+        match self.find(id) {
+            Some(handle) => handle,
+            None => self.insert(id),
+        }
+    }
+
+    fn insert(&mut self, id: Id) -> Handle {
+        let region = self.arena.take(class_of(1), self.layout.words(1));
+        self.arena.at_mut(region, KEY).copy_from_slice(&id.words);
+        let (arena, hasher) = (&self.arena, &self.hasher);
+        let hash = |slot: &Slot| hash_of(hasher, key_at(arena, *slot));
+        let slot = self.slots.insert_unique(id.hash, Slot { region, len: 0 }, hash);
+        Handle(slot.bucket_index())
     }
 
     /// The entry of a request, if it has one.
     #[inline]
-    pub(super) fn find(&self, request: RequestKey) -> Option<Handle> {
-        let words = words_of(request);
-        self.entries
-            .find_bucket_index(self.hasher.hash_one(words), |e| e.request == words)
-            .map(Handle)
+    pub(super) fn find(&mut self, id: Id) -> Option<Handle> {
+        let arena = &self.arena;
+        let found =
+            self.slots.find_bucket_index(id.hash, |slot| arena.at(slot.region, KEY) == id.words);
+        match found {
+            Some(bucket) => Some(Handle(bucket)),
+            None if self.cold.is_empty() => None,
+            None => self.bring_back(id),
+        }
     }
 
     #[inline]
-    fn entry_of(&self, handle: Handle) -> Entry {
-        *self.entries.get_bucket(handle.0).expect("no entry was made since the handle was")
+    fn slot(&self, handle: Handle) -> Slot {
+        *self.slots.get_bucket(handle.0).expect("no entry was made since the handle was")
     }
 
-    /// All facts of an entry.
     #[inline]
-    pub(super) fn facts(&self, handle: Handle) -> &[Fact] {
-        let entry = self.entry_of(handle);
-        &self.facts[entry.start as usize..(entry.start + entry.len) as usize]
+    fn words(&self, slot: Slot) -> &[u64] {
+        &self.arena.at(slot.region, KEY + slot.len as usize)[KEY..]
+    }
+
+    #[inline]
+    fn tuple(&self, slot: Slot, place: u32) -> u32 {
+        match self.layout {
+            Layout::Narrow => 0,
+            Layout::Wide => {
+                let at = KEY + capacity_for(slot.len) as usize + place as usize / 2;
+                (self.arena.at(slot.region, at + 1)[at] >> (place % 2 * 32)) as u32
+            }
+        }
+    }
+
+    fn set_tuple(&mut self, slot: Slot, capacity: u32, place: u32, tuple: u32) {
+        let at = KEY + capacity as usize + place as usize / 2;
+        let word = &mut self.arena.at_mut(slot.region, at + 1)[at];
+        let shift = place % 2 * 32;
+        *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(tuple) << shift;
+    }
+
+    /// Number of facts of an entry.
+    #[inline]
+    pub(super) fn len(&self, handle: Handle) -> usize {
+        self.slot(handle).len as usize
+    }
+
+    /// The fact at a place of an entry.
+    #[inline]
+    pub(super) fn fact(&self, handle: Handle, place: u32) -> Fact {
+        let slot = self.slot(handle);
+        Fact::from_word(self.words(slot)[place as usize], self.tuple(slot, place))
+    }
+
+    fn facts_in(&self, slot: Slot) -> impl Iterator<Item = Fact> + '_ {
+        let facts = self.words(slot).iter().enumerate();
+        facts.map(move |(place, word)| Fact::from_word(*word, self.tuple(slot, place as u32)))
     }
 
     /// Whether the same impression is there.
     #[inline]
     pub(super) fn has(&self, handle: Handle, fact: Fact) -> bool {
-        let entry = self.entry_of(handle);
-        if entry.len < HEAVY {
-            return self.facts(handle).iter().any(|f| f.is_same_impression(fact));
+        let slot = self.slot(handle);
+        if slot.len >= HEAVY {
+            return self.heavy_of(slot).known.contains(&fact.identity());
         }
-        self.heavy_of(entry).known.contains(&fact.identity())
+        let this = fact.identity().word();
+        let mut facts = self.words(slot).iter().enumerate();
+        facts.any(|(place, word)| {
+            word & !u64::from(JOINED) == this && self.tuple(slot, place as u32) == fact.tuple
+        })
     }
 
     /// Number of impressions of an entry.
     pub(super) fn impressions(&self, handle: Handle) -> usize {
-        let entry = self.entry_of(handle);
-        if entry.len >= HEAVY {
-            return self.heavy_of(entry).impressions;
+        let slot = self.slot(handle);
+        if slot.len >= HEAVY {
+            return self.heavy_of(slot).impressions;
         }
-        self.facts(handle).iter().filter(|f| f.is_impression()).count()
+        self.facts_in(slot).filter(|f| f.is_impression()).count()
     }
 
     /// The facts of one video and their places, oldest first.
@@ -168,156 +260,351 @@ impl Group {
         handle: Handle,
         video: u32,
     ) -> impl Iterator<Item = (u32, Fact)> + '_ {
-        let entry = self.entry_of(handle);
-        let facts = self.facts(handle);
-        let (all, places): (&[Fact], &[u32]) = if entry.len < HEAVY {
-            (facts, &[])
+        let slot = self.slot(handle);
+        let words = self.words(slot);
+        let (all, places): (&[u64], &[u32]) = if slot.len < HEAVY {
+            (words, &[])
         } else {
-            (&[], self.heavy_of(entry).by_video.get(&video).map_or(&[], |places| places))
+            (&[], self.heavy_of(slot).by_video.get(&video).map_or(&[], |places| places))
         };
-        let all = all.iter().enumerate().map(|(place, fact)| (place as u32, *fact));
-        all.filter(move |(_, fact)| fact.video == video)
-            .chain(places.iter().map(|place| (*place, facts[*place as usize])))
+        let of_video = move |(place, word): (usize, &u64)| {
+            (video_of(*word) == video).then_some((place as u32, *word))
+        };
+        let all = all.iter().enumerate().filter_map(of_video);
+        all.chain(places.iter().map(|place| (*place, words[*place as usize])))
+            .map(move |(place, word)| (place, Fact::from_word(word, self.tuple(slot, place))))
     }
 
-    fn heavy_of(&self, entry: Entry) -> &Heavy {
-        self.heavy.get(&entry.request).expect("an entry with many facts has its index")
+    fn heavy_of(&self, slot: Slot) -> &Heavy {
+        let key = key_at(&self.arena, slot);
+        self.heavy.get(&key).expect("an entry with many facts has its index")
     }
 
     /// Marks the impression at a place as joined.
     #[inline]
     pub(super) fn set_joined(&mut self, handle: Handle, place: u32) {
-        let Entry { request, start, len } = self.entry_of(handle);
-        let fact = &mut self.facts[(start + place) as usize];
-        if len >= HEAVY && !fact.is_joined() {
-            let heavy = self.heavy.get_mut(&request);
+        let slot = self.slot(handle);
+        let at = KEY + place as usize;
+        let word = &mut self.arena.at_mut(slot.region, at + 1)[at];
+        let was_joined = *word & u64::from(JOINED) != 0;
+        *word |= u64::from(JOINED);
+        if slot.len >= HEAVY && !was_joined {
+            let heavy = self.heavy.get_mut(&key_at(&self.arena, slot));
             heavy.expect("an entry with many facts has its index").unjoined -= 1;
         }
-        fact.tag |= JOINED;
     }
 
     /// Whether every impression of an entry with many facts matches a play already (of others that
     /// is not known without a scan).
     #[inline]
     pub(super) fn all_joined(&self, handle: Handle) -> bool {
-        let entry = self.entry_of(handle);
-        entry.len >= HEAVY && self.heavy_of(entry).unjoined == 0
+        let slot = self.slot(handle);
+        slot.len >= HEAVY && self.heavy_of(slot).unjoined == 0
     }
 
     /// Adds a fact to an entry and returns its place.
     #[inline]
     pub(super) fn push(&mut self, handle: Handle, fact: Fact) -> u32 {
-        let Entry { start, len, request } = self.entry_of(handle);
-        let start = if is_full(len) { self.move_to_larger(handle, start, len) } else { start };
-        self.facts[(start + len) as usize] = fact;
-        self.entries.get_bucket_mut(handle.0).expect("the handle is valid").len = len + 1;
-        if len + 1 >= HEAVY {
-            self.index(handle, request, len);
+        if fact.tuple != 0 && self.layout == Layout::Narrow {
+            self.widen();
         }
-        len
+        let mut slot = self.slot(handle);
+        let place = slot.len;
+        if place > 0 && capacity_for(place) == place {
+            slot.region = self.move_to_larger(slot);
+        }
+        let at = KEY + place as usize;
+        self.arena.at_mut(slot.region, at + 1)[at] = fact.word();
+        if self.layout == Layout::Wide {
+            self.set_tuple(slot, capacity_for(place + 1), place, fact.tuple);
+        }
+        slot.len = place + 1;
+        *self.slots.get_bucket_mut(handle.0).expect("the handle is valid") = slot;
+        self.facts += 1;
+        if slot.len >= HEAVY {
+            self.index(slot, place);
+        }
+        place
     }
 
-    /// Moves an entry to a region of twice the size.
-    fn move_to_larger(&mut self, handle: Handle, start: u32, len: u32) -> u32 {
-        let capacity = if len == 0 { 1 } else { 2 * len };
-        let class = capacity.trailing_zeros() as usize;
-        if self.free.len() <= class {
-            self.free.resize_with(class + 1, Vec::new);
+    /// Moves an entry that is full to a region of the next size.
+    fn move_to_larger(&mut self, slot: Slot) -> u32 {
+        let (from, to) = (slot.len, capacity_for(slot.len + 1));
+        let region = self.arena.take(class_of(to), self.layout.words(to as usize));
+        let mut moved = [0; KEY + 16];
+        let words = KEY + from as usize;
+        if words <= moved.len() {
+            moved[..words].copy_from_slice(self.arena.at(slot.region, words));
+            self.arena.at_mut(region, words).copy_from_slice(&moved[..words]);
+        } else {
+            let words = self.arena.at(slot.region, words).to_vec();
+            self.arena.at_mut(region, words.len()).copy_from_slice(&words);
         }
-        let to = match self.free[class].pop() {
-            Some(region) => region,
-            None => {
-                let region = self.facts.len();
-                let end = region + capacity as usize;
-                assert!(end <= u32::MAX as usize, "an epoch of a lane holds fewer than 2^32 facts");
-                self.facts.resize(end, Fact::impression(0, 0, 0));
-                region as u32
+        if self.layout == Layout::Wide {
+            for place in 0..from {
+                let tuple = self.tuple(slot, place);
+                self.set_tuple(Slot { region, len: from }, to, place, tuple);
             }
-        };
-        if len > 0 {
-            self.facts.copy_within(start as usize..(start + len) as usize, to as usize);
-            self.free[class - 1].push(start);
         }
-        self.entries.get_bucket_mut(handle.0).expect("the handle is valid").start = to;
-        to
+        self.arena.give_back(class_of(from), slot.region);
+        region
+    }
+
+    /// The first tuple but 0 has come: all regions get room for tuples.
+    #[cold]
+    fn widen(&mut self) {
+        let narrow = std::mem::take(&mut self.arena);
+        self.layout = Layout::Wide;
+        for slot in self.slots.iter_mut() {
+            let words = narrow.at(slot.region, KEY + slot.len as usize);
+            let capacity = capacity_for(slot.len.max(1));
+            let size = self.layout.words(capacity as usize);
+            slot.region = self.arena.take(class_of(capacity), size);
+            let region = self.arena.at_mut(slot.region, size);
+            region[..words.len()].copy_from_slice(words);
+            region[words.len()..].fill(0);
+        }
     }
 
     /// Keeps the index of an entry with many facts; makes it when there is none.
     #[cold]
-    fn index(&mut self, handle: Handle, request: [u64; 2], pushed: u32) {
+    fn index(&mut self, slot: Slot, pushed: u32) {
         let from = if pushed + 1 == HEAVY { 0 } else { pushed };
-        let Entry { start, .. } = self.entry_of(handle);
-        let heavy = self.heavy.entry(request).or_default();
+        let key = key_at(&self.arena, slot);
+        let mut heavy = self.heavy.remove(&key).unwrap_or_default();
         for place in from..=pushed {
-            let fact = self.facts[(start + place) as usize];
+            let word = self.words(slot)[place as usize];
+            let fact = Fact::from_word(word, self.tuple(slot, place));
             heavy.known.insert(fact.identity());
             heavy.impressions += usize::from(fact.is_impression());
             heavy.unjoined += usize::from(fact.is_impression() && !fact.is_joined());
             heavy.by_video.entry(fact.video).or_default().push(place);
         }
+        self.heavy.insert(key, heavy);
     }
 
-    /// Requests in this epoch.
+    /// Requests in this epoch; one that was brought back from disk counts twice until its group is
+    /// spilled again.
     pub(super) fn requests(&self) -> usize {
-        self.entries.len()
+        self.slots.len() + self.cold.records()
     }
 
-    /// Memory held, in bytes.
+    /// Facts in memory.
+    pub(super) fn facts_in_memory(&self) -> usize {
+        self.facts
+    }
+
+    /// Memory held, in bytes; what could be spilled of it, see [`Group::spillable_bytes`].
     pub(super) fn memory_bytes(&self) -> usize {
-        let free: usize = self.free.iter().map(|f| f.capacity() * 4).sum();
-        self.entries.allocation_size() + self.facts.capacity() * size_of::<Fact>() + free
+        self.spillable_bytes() + self.cold.memory_bytes()
+    }
+
+    /// Memory of what is not on disk, in bytes.
+    pub(super) fn spillable_bytes(&self) -> usize {
+        let of_heavy = |heavy: &Heavy| {
+            let places = heavy.known.len() * size_of::<u32>();
+            heavy.known.allocation_size() + heavy.by_video.allocation_size() + places
+        };
+        let heavy: usize = self.heavy.values().map(of_heavy).sum();
+        self.slots.allocation_size() + self.arena.memory_bytes() + heavy
+    }
+
+    /// Bytes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.cold.disk_bytes()
     }
 }
 
-/// A region is exactly full at every power of two (and at none).
-#[inline]
-fn is_full(len: u32) -> bool {
-    len == 0 || len.is_power_of_two()
+/// What goes to disk and comes back.
+impl Group {
+    /// Moves everything that is in memory to disk.
+    pub(super) fn spill(&mut self, place: &dyn ColdPlace) -> Result<(), ColdError> {
+        let hasher = &self.hasher;
+        let mut sorted: Vec<(u64, Slot)> = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            sorted.push((hash_of(hasher, key_at(&self.arena, *slot)), *slot));
+        }
+        sorted.sort_unstable_by_key(|(hash, slot)| (*hash, key_at(&self.arena, *slot)));
+        let (arena, layout) = (&self.arena, self.layout);
+        let records = sorted.iter().map(|(hash, slot)| {
+            let id = Id { words: key_at(arena, *slot), hash: *hash };
+            let write = move |out: &mut Vec<u8>| {
+                let words = layout.words(capacity_for(slot.len.max(1)) as usize);
+                out.push(u8::from(layout == Layout::Wide));
+                out.extend_from_slice(&slot.len.to_le_bytes());
+                // The unused words of a region are left out of a narrow one, which is most of them.
+                let words = match layout {
+                    Layout::Narrow => KEY + slot.len as usize,
+                    Layout::Wide => words,
+                };
+                for word in &arena.at(slot.region, words)[KEY..] {
+                    out.extend_from_slice(&word.to_le_bytes());
+                }
+            };
+            (id, write)
+        });
+        self.cold.add(records, 0, hasher, place, &mut |_| true)?;
+        self.slots = HashTable::new();
+        self.arena = Arena::default();
+        self.layout = Layout::Narrow;
+        self.heavy.clear();
+        self.facts = 0;
+        Ok(())
+    }
+
+    /// Brings a request back into memory, if it is on disk.
+    #[cold]
+    fn bring_back(&mut self, id: Id) -> Option<Handle> {
+        let record = self.cold.find(id)?;
+        let facts = facts_of_record(&record);
+        let handle = self.insert(id);
+        for fact in facts {
+            self.push(handle, fact);
+        }
+        Some(handle)
+    }
+
+    /// Why something could not be read back, if that has happened: the state is not whole any more.
+    pub(super) fn failure(&self) -> Option<&ColdError> {
+        self.cold.failure()
+    }
+}
+
+/// The facts of a record that [`Group::spill`] wrote.
+fn facts_of_record(record: &[u8]) -> Vec<Fact> {
+    let u32_at = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("4 bytes"));
+    let word = |at: usize| u64::from_le_bytes(record[at..at + 8].try_into().expect("8 bytes"));
+    let (is_wide, len) = (record[0] == 1, u32_at(1));
+    let tuples = 5 + 8 * capacity_for(len.max(1)) as usize;
+    let fact = |place: usize| {
+        let tuple = if is_wide { u32_at(tuples + 4 * place) } else { 0 };
+        Fact::from_word(word(5 + 8 * place), tuple)
+    };
+    (0..len as usize).map(fact).collect()
 }
 
 #[inline]
-fn words_of(request: RequestKey) -> [u64; 2] {
-    [(request.0 >> 64) as u64, request.0 as u64]
+fn key_at(arena: &Arena, slot: Slot) -> [u64; 2] {
+    let key = arena.at(slot.region, KEY);
+    [key[0], key[1]]
+}
+
+/// How many facts a region has room for that holds so many: 1, 2, 4, 6, 8, 12, 16, 24, 32 ...
+#[inline]
+fn capacity_for(len: u32) -> u32 {
+    let power = len.next_power_of_two();
+    let middle = power / 4 * 3;
+    if power >= 8 && len <= middle { middle } else { power }
+}
+
+/// The class of regions of a capacity.
+#[inline]
+fn class_of(capacity: u32) -> usize {
+    let is_middle = !capacity.is_power_of_two();
+    2 * capacity.ilog2() as usize + usize::from(is_middle)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cold::tests::InMemory;
     use super::*;
 
-    #[test]
-    fn the_sizes_that_the_design_counts_on() {
-        assert_eq!((size_of::<Fact>(), size_of::<Entry>()), (12, 24));
+    fn id(request: u64) -> Id {
+        Id::new(&FixedState::with_seed(7), marquee_model::RequestKey(u128::from(request)))
     }
 
     #[test]
-    fn facts_of_many_requests_stay_apart_while_regions_move() {
+    fn the_sizes_that_the_design_counts_on() {
+        assert_eq!(size_of::<Slot>(), 8);
+        let capacities: Vec<u32> = (1..=33).map(capacity_for).collect();
+        let expected = [
+            1, 2, 4, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16, 16, 16, 24, 24, 24, 24, 24, 24, 24, 24,
+            32, 32, 32, 32, 32, 32, 32, 32, 48,
+        ];
+        assert_eq!(capacities, expected);
+        let classes: Vec<usize> = [1, 2, 4, 6, 8, 12, 16, 24].map(class_of).to_vec();
+        assert_eq!(classes, [0, 2, 4, 5, 6, 7, 8, 9]);
+    }
+
+    /// Facts of five requests, pushed in turn. `tuple_of` a request, `visit` after each round.
+    fn filled(tuple_of: impl Fn(u64) -> u32, mut visit: impl FnMut(&mut Group)) -> Group {
         let mut group = Group::new(7);
         for round in 0..200_u32 {
-            for request in 0..5_u32 {
-                let handle = group.entry(RequestKey(u128::from(request)));
-                let fact = Fact::impression(round % 7, round, request);
+            for request in 0..5 {
+                let handle = group.entry(id(request));
+                let fact = Fact::impression(round % 7, round, tuple_of(request));
                 assert!(!group.has(handle, fact));
                 assert_eq!(group.push(handle, fact), round);
                 assert!(group.has(handle, fact));
             }
+            visit(&mut group);
         }
-        for request in 0..5_u32 {
-            let handle = group.find(RequestKey(u128::from(request))).expect("it was pushed");
-            let offsets: Vec<u32> = group.facts(handle).iter().map(|f| f.offset_ms).collect();
+        group
+    }
+
+    fn check(group: &mut Group, tuple_of: impl Fn(u64) -> u32) {
+        for request in 0..5 {
+            let handle = group.find(id(request)).expect("it was pushed");
+            let facts: Vec<Fact> = (0..200).map(|place| group.fact(handle, place)).collect();
+            let offsets: Vec<u32> = facts.iter().map(|f| f.offset_ms).collect();
             assert_eq!(offsets, (0..200).collect::<Vec<_>>());
-            assert!(group.facts(handle).iter().all(|f| f.tuple() == request));
+            assert!(facts.iter().all(|f| f.tuple == tuple_of(request)));
             assert_eq!(group.facts_of(handle, 3).count(), 29);
             assert_eq!(group.impressions(handle), 200);
+        }
+        assert!(group.find(id(5)).is_none());
+    }
+
+    #[test]
+    fn facts_of_many_requests_stay_apart_while_regions_move() {
+        for tuple_of in [|_| 0, |request| request as u32] {
+            check(&mut filled(tuple_of, |_| ()), tuple_of);
         }
     }
 
     #[test]
-    fn a_joined_impression_is_still_the_same_impression() {
+    fn facts_that_went_to_disk_at_any_time_are_found_again() {
+        for tuple_of in [|_| 0, |request| request as u32] {
+            for every in [1, 3, 50] {
+                let (place, mut round) = (InMemory, 0);
+                let mut group = filled(tuple_of, |group| {
+                    round += 1;
+                    if round % every == 0 {
+                        group.spill(&place).expect("memory takes it");
+                        assert_eq!(group.facts_in_memory(), 0);
+                    }
+                });
+                check(&mut group, tuple_of);
+                assert!(group.failure().is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_joined_impression_is_still_the_same_impression_also_on_disk() {
         let mut group = Group::new(7);
-        let handle = group.entry(RequestKey(1));
+        let handle = group.entry(id(1));
         let place = group.push(handle, Fact::impression(1, 2, 3));
         group.set_joined(handle, place);
-        assert!(group.facts(handle)[0].is_joined());
+        group.spill(&InMemory).expect("memory takes it");
+        let handle = group.find(id(1)).expect("it is on disk");
+        assert!(group.fact(handle, 0).is_joined());
         assert!(group.has(handle, Fact::impression(1, 2, 3)));
+    }
+
+    #[test]
+    fn eight_facts_a_request_take_less_than_16_bytes_each() {
+        for requests in [30_000_u64, 57_000, 58_000, 100_000] {
+            let mut group = Group::new(7);
+            for request in 0..requests {
+                // 4 to 12 facts, 8 on average.
+                for place in 0..4 + request % 9 {
+                    let handle = group.entry(id(request));
+                    group.push(handle, Fact::impression(place as u32, 5, 0));
+                }
+            }
+            let bytes = group.memory_bytes() as f64 / group.facts_in_memory() as f64;
+            assert!((11.0..16.0).contains(&bytes), "{requests} requests: {bytes} bytes a fact");
+        }
     }
 }

@@ -75,6 +75,10 @@ pub(crate) enum Step {
         topic: usize,
         now_ms: i64,
     },
+    /// The oldest part of the state goes to disk.
+    Spill {
+        lane: usize,
+    },
     Crash {
         lane: usize,
         after: After,
@@ -315,6 +319,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => lane.clone().prop_map(|lane| Step::Commit { lane }),
         2 => (lane.clone(), topic, 0..200_i64)
             .prop_map(|(lane, topic, now_ms)| Step::NothingToRead { lane, topic, now_ms }),
+        3 => lane.clone().prop_map(|lane| Step::Spill { lane }),
         2 => (lane, after, replay)
             .prop_map(|(lane, after, replay)| Step::Crash { lane, after, replay }),
     ]

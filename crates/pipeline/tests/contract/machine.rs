@@ -5,6 +5,7 @@
 //! lane back to its last commit, while the store keeps what it has.
 
 use crate::clock::{self, Clock};
+use crate::cold;
 use crate::feed::Streams;
 use crate::history::{After, History, Record, Replay, Step};
 use crate::judge::{self, Judged, Truth};
@@ -129,6 +130,12 @@ impl Machine {
             Step::Commit { lane } => lanes[lane % count].commit(plan, store),
             Step::NothingToRead { lane, topic, now_ms } => {
                 lanes[lane % count].nothing_to_read(plan, topic, now_ms);
+                Ok(())
+            }
+            Step::Spill { lane } => {
+                let lane = &mut lanes[lane % count].pipeline;
+                lane.make_room(&cold::Kept, 1).expect("memory takes it");
+                prop_assert_eq!(lane.cold_failure(), None);
                 Ok(())
             }
             Step::Crash { lane, after, replay } => {

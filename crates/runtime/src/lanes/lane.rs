@@ -4,7 +4,9 @@ use super::gaps::{self, Unread};
 use super::letters::{Letters, Place};
 use super::misplaced::Misplaced;
 use super::resume::Resumption;
+use super::room::Room;
 use super::{LaneError, LanesSettings};
+use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::status::LaneStatus;
 use marquee_expr::Value;
@@ -16,7 +18,7 @@ use marquee_sources::json::RecordMeta;
 use marquee_sources::{Limit, Record, Source, SourceError};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Records read at a time from one topic; then the topic that is behind has its turn.
 const TURN_RECORDS: usize = 4096;
@@ -32,7 +34,7 @@ const STARVES_AFTER: Duration = Duration::from_millis(500);
 const RATE_OVER: Duration = Duration::from_secs(10);
 
 /// The owner's side of a lane.
-pub struct LaneOwner {
+pub(super) struct LaneOwner {
     pub(super) lane: u32,
     pub(super) plan: Arc<Plan>,
     /// Names of the topics, in the order of their indices.
@@ -51,7 +53,8 @@ pub struct LaneOwner {
     letters: Letters,
     misplaced: Option<Misplaced>,
     batch_events: usize,
-    clock: fn() -> i64,
+    pub(super) room: Room,
+    pub(super) clock: Arc<dyn Clock>,
     /// Whether the store is where the lane began.
     is_own: bool,
     /// Whether a rebuild has found members that the store gets with the first batch only.
@@ -65,15 +68,15 @@ pub struct LaneOwner {
     /// Commits that the log was told of and has not confirmed: number and frontier.
     told: VecDeque<(u64, i64)>,
     /// Since when the topic that is behind has had nothing to give.
-    starving_since: Option<Instant>,
+    starving_since: Option<Duration>,
     pub(super) replayed_records: u64,
     pub(super) rebuild_records: (u64, u64),
     /// Records that moved the position, and since when they are counted.
-    moved: (u64, Instant),
+    moved: (u64, Duration),
     progress: LaneStatus,
 }
 
-/// What one call of [`LaneOwner::read`] did.
+/// What one call of `LaneOwner::read` did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     /// Records that were applied.
@@ -96,10 +99,11 @@ impl FirstRecords {
     const ENOUGH: usize = 16;
 
     #[inline]
-    fn note(&mut self, record: &Record<'_>, clock: fn() -> i64) {
+    fn note(&mut self, record: &Record<'_>, clock: &dyn Clock) {
         if self.count < Self::ENOUGH {
             self.count += 1;
-            self.latest_ms = self.latest_ms.max(record.record_time_ms.unwrap_or_else(clock));
+            let record_ms = record.record_time_ms.unwrap_or_else(|| clock.now_ms());
+            self.latest_ms = self.latest_ms.max(record_ms);
         }
     }
 
@@ -124,13 +128,14 @@ impl LaneOwner {
             topics,
             plan: settings.plan.clone(),
             pipeline,
-            letters: Letters::open(&settings.letters, *lane, state)?,
+            letters: Letters::open(&*settings.letters, *lane, state)?,
             state: state.clone(),
             unread: resumption.unread.clone(),
             waits: false,
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
             batch_events: settings.batch_events,
-            clock: settings.clock,
+            room: Room::of(&settings.memory),
+            clock: settings.clock.clone(),
             is_own: resumption.is_own,
             is_unwritten: false,
             changed: false,
@@ -141,7 +146,7 @@ impl LaneOwner {
             starving_since: None,
             replayed_records: 0,
             rebuild_records: (0, 0),
-            moved: (0, Instant::now()),
+            moved: (0, settings.clock.passed()),
             progress: LaneStatus::default(),
         })
     }
@@ -176,7 +181,7 @@ impl LaneOwner {
         }
         for topic in 0..self.topics.len() {
             if log.is_idle(topic, self.lane) {
-                self.pipeline.nothing_to_read(topic, (self.clock)());
+                self.pipeline.nothing_to_read(topic, self.clock.now_ms());
             }
         }
         Ok(reading)
@@ -209,10 +214,11 @@ impl LaneOwner {
             self.starving_since = None;
             return Some(behind);
         }
-        let since = *self.starving_since.get_or_insert_with(Instant::now);
+        let passed = self.clock.passed();
+        let since = *self.starving_since.get_or_insert(passed);
         let mut topics = 0..self.topics.len();
         let other = topics.find(|topic| *topic != behind && log.has_data(*topic, self.lane));
-        other.filter(|_| since.elapsed() >= STARVES_AFTER)
+        other.filter(|_| passed - since >= STARVES_AFTER)
     }
 
     /// Reads and applies some records of one topic, and moves the lane's offset.
@@ -275,7 +281,7 @@ impl LaneOwner {
 
     /// Decodes one record and applies its events.
     fn record(&mut self, topic: usize, record: &Record<'_>) {
-        self.first_records[topic].note(record, self.clock);
+        self.first_records[topic].note(record, &*self.clock);
         let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
             record_time_ms: record.record_time_ms,
@@ -371,7 +377,7 @@ impl LaneOwner {
             return Vec::new();
         }
         let frontier = self.state.frontier;
-        let (plan, lane, now_ms) = (&self.plan, self.lane, (self.clock)());
+        let (plan, lane, now_ms) = (&self.plan, self.lane, self.clock.now_ms());
         let first_records = &self.first_records;
         let gap = |unread: Unread| {
             let FirstRecords { count, latest_ms } = first_records[unread.topic];
@@ -386,6 +392,7 @@ impl LaneOwner {
     /// What has to be committed, if anything changed. Letters are durable before.
     pub(super) fn commit(&mut self) -> Result<Option<LaneCommit<'_>>, LaneError> {
         self.is_committing = false;
+        self.check_state()?;
         if self.waits {
             return Ok(None);
         }
@@ -448,20 +455,22 @@ impl LaneOwner {
         }
         self.is_unwritten = false;
         self.pipeline.advance();
+        self.make_room();
         if records > 0 {
             self.progress.last_batch_seconds = elapsed.as_secs_f64();
             self.progress.last_batch_records = records;
         }
-        let (records, since) = self.moved;
-        if since.elapsed() >= RATE_OVER {
-            self.progress.records_per_second = records as f64 / since.elapsed().as_secs_f64();
-            self.moved = (0, Instant::now());
+        let ((records, since), passed) = (self.moved, self.clock.passed());
+        if passed - since >= RATE_OVER {
+            self.progress.records_per_second = records as f64 / (passed - since).as_secs_f64();
+            self.moved = (0, passed);
         }
     }
 
     /// What the board shows.
     pub(super) fn status(&self, log: &dyn Source) -> LaneStatus {
         let longest_ms = self.plan.settings.longest_ms();
+        let size = self.pipeline.size();
         LaneStatus {
             lane: self.lane,
             held: true,
@@ -473,7 +482,8 @@ impl LaneOwner {
             counters: self.pipeline.counters(),
             watermark_ms: self.pipeline.watermark_ms(),
             frontier_ms: self.pipeline.frontier() * longest_ms,
-            state_bytes: self.pipeline.size().memory_bytes as u64,
+            state_bytes: size.memory_bytes as u64,
+            state_disk_bytes: size.disk_bytes,
             open_cells: self.pipeline.open_cell_count() as u64,
             replayed_records: self.replayed_records,
             ..self.progress.clone()

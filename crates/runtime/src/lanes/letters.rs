@@ -1,8 +1,7 @@
 //! The late and the dead-letter output of one lane.
 
-use marquee_sinks::letters::{Letter, LetterFile};
+use marquee_sinks::letters::{Letter, LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::{LaneState, SinkError};
-use std::path::Path;
 
 /// Letters of one output about one record: a record that holds a list may have as many reasons as
 /// elements, and each letter holds the whole record.
@@ -16,15 +15,14 @@ pub(super) struct Letters {
 
 /// One output, and what it has said of the last record.
 struct Output {
-    file: LetterFile,
+    file: Box<dyn LetterOutput>,
     last: Option<(String, u64)>,
     reasons: Vec<String>,
 }
 
 impl Output {
-    fn open(path: &Path, committed: u64) -> Result<Self, SinkError> {
-        let file = LetterFile::open(path, committed)?;
-        Ok(Output { file, last: None, reasons: Vec::new() })
+    fn new(file: Box<dyn LetterOutput>) -> Self {
+        Output { file, last: None, reasons: Vec::new() }
     }
 
     /// Writes a letter, unless the record has one for this reason, or enough for others.
@@ -44,11 +42,14 @@ impl Output {
 }
 
 impl Letters {
-    pub(super) fn open(folder: &Path, lane: u32, state: &LaneState) -> Result<Self, SinkError> {
-        let file = format!("lane-{lane}.ndjson");
+    pub(super) fn open(
+        letterbox: &dyn Letterbox,
+        lane: u32,
+        state: &LaneState,
+    ) -> Result<Self, SinkError> {
         Ok(Letters {
-            late: Output::open(&folder.join("late").join(&file), state.late_bytes)?,
-            dead: Output::open(&folder.join("dead").join(&file), state.dead_bytes)?,
+            late: Output::new(letterbox.open(LetterKind::Late, lane, state.late_bytes)?),
+            dead: Output::new(letterbox.open(LetterKind::Dead, lane, state.dead_bytes)?),
         })
     }
 

@@ -19,7 +19,7 @@ use marquee_pipeline::lane::Resume;
 use marquee_sinks::{Sink, SinkError};
 use marquee_sources::Source;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a rebuild sleeps while records are on their way.
 const WAIT: Duration = Duration::from_millis(50);
@@ -27,89 +27,142 @@ const WAIT: Duration = Duration::from_millis(50);
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// What the comparison with the store found.
+#[derive(PartialEq, Eq)]
 enum Comparison {
     Equal,
     /// The store lacks members that the log proves.
     StoreLacks,
 }
 
-impl LaneOwner {
-    /// Resumes a lane; the source reads it from where the resumption says. `report` is told of
-    /// progress and answers whether to give up; then there is no lane.
-    pub(super) fn resume(
+/// A lane whose state is being read again.
+pub(super) struct Rebuild {
+    owner: LaneOwner,
+    /// Whether members are written again, and not only counted.
+    loudly: bool,
+    /// Where reading is, by topic.
+    at: Vec<u64>,
+    /// Up to where the log is read again, by topic.
+    committed: Vec<u64>,
+    /// Records that are read again, and where they begin, as sums over the topics.
+    records: u64,
+    first: u64,
+    started: Duration,
+    said: Duration,
+}
+
+/// What a rebuild needs next.
+pub(super) enum Progress {
+    /// Another step.
+    Reads,
+    /// Another step, when its records have come or this time is over.
+    Waits(Duration),
+    /// Nothing: the lane is whole.
+    Whole,
+}
+
+impl Rebuild {
+    /// Begins to resume a lane; the source reads it from where the resumption says.
+    pub(super) fn begin(
         resumption: &Resumption,
         settings: &LanesSettings,
-        log: &mut dyn Source,
         store: &dyn Sink,
-        report: &mut dyn FnMut(&LaneOwner, &mut dyn Source) -> bool,
-    ) -> Result<Option<Self>, LaneError> {
-        if resumption.is_new {
-            let pipeline = LanePipeline::new(Self::pipeline_settings(settings));
-            return Self::new(resumption, settings, pipeline).map(Some);
-        }
+    ) -> Result<Self, LaneError> {
         let loudly = !resumption.is_own || resumption.is_seeded;
-        let rebuilt = Self::rebuilt(resumption, settings, log, store, loudly, report)?;
-        let Some(mut owner) = rebuilt else { return Ok(None) };
-        if !loudly && let Comparison::StoreLacks = owner.comparison(store)? {
-            let lane = resumption.lane;
-            tracing::warn!(lane, "the store lacks members that the log holds: writing them again");
-            log.seek(lane, &resumption.from)?;
-            let again = Self::rebuilt(resumption, settings, log, store, true, report)?;
-            let Some(again) = again else { return Ok(None) };
-            owner = again;
-        }
-        Ok(Some(owner))
+        Self::of(resumption, settings, store, loudly)
     }
 
-    fn rebuilt(
+    fn of(
         resumption: &Resumption,
         settings: &LanesSettings,
-        log: &mut dyn Source,
         store: &dyn Sink,
         loudly: bool,
-        report: &mut dyn FnMut(&LaneOwner, &mut dyn Source) -> bool,
-    ) -> Result<Option<Self>, LaneError> {
+    ) -> Result<Self, LaneError> {
         let state = &resumption.state;
-        let resume = Resume { frontier: state.frontier, counters: state.counters };
-        let mut pipeline = LanePipeline::rebuild(Self::pipeline_settings(settings), resume, loudly);
+        let pipeline_settings = LaneOwner::pipeline_settings(settings);
         let mut seeded_to = state.seeded_to;
-        if resumption.is_seeded {
-            seeded_to = seeded_to.max(seed(&mut pipeline, resumption, settings, store)?);
-        }
-        let mut owner = Self::new(resumption, settings, pipeline)?;
+        let pipeline = if resumption.is_new {
+            LanePipeline::new(pipeline_settings)
+        } else {
+            let resume = Resume { frontier: state.frontier, counters: state.counters };
+            let mut pipeline = LanePipeline::rebuild(pipeline_settings, resume, loudly);
+            if resumption.is_seeded {
+                seeded_to = seeded_to.max(seed(&mut pipeline, resumption, settings, store)?);
+            }
+            pipeline
+        };
+        let mut owner = LaneOwner::new(resumption, settings, pipeline)?;
         owner.state.seeded_to = seeded_to;
-        owner.is_unwritten = loudly;
-        let mut at = resumption.from.clone();
+        owner.is_unwritten = loudly && !resumption.is_new;
+        let (at, committed) = (resumption.from.clone(), state.next_offsets.clone());
         let first: u64 = at.iter().sum();
-        let committed = state.next_offsets.clone();
         let records = committed.iter().sum::<u64>() - first;
-        let (started, mut said) = (Instant::now(), Instant::now());
         if records > 0 {
             tracing::info!(lane = owner.lane, records, "rebuilding the state from the log");
         }
-        while let Some(topic) = owner.topic_to_rebuild(log, &at, &committed) {
-            let (next, applied) = owner.apply_from(log, topic, committed[topic])?;
-            if next == at[topic] && applied == 0 {
-                log.wait(WAIT);
-            }
-            at[topic] = next;
-            let read = at.iter().sum::<u64>() - first;
-            owner.replayed_records = read;
-            owner.rebuild_records = (read, records);
-            if said.elapsed() >= SAY_EVERY {
-                said = Instant::now();
-                owner.say(read, records, started.elapsed());
-            }
-            if report(&owner, log) {
-                return Ok(None);
-            }
+        let now = settings.clock.passed();
+        Ok(Rebuild { owner, loudly, at, committed, records, first, started: now, said: now })
+    }
+
+    /// The lane as far as it is.
+    pub(super) fn lane(&self) -> &LaneOwner {
+        &self.owner
+    }
+
+    /// The lane, once it is whole.
+    pub(super) fn into_lane(self) -> LaneOwner {
+        self.owner
+    }
+
+    /// Reads a piece, or ends: compares with the store, and begins anew where that lacks something.
+    pub(super) fn step(
+        &mut self,
+        resumption: &Resumption,
+        settings: &LanesSettings,
+        log: &mut dyn Source,
+        store: &dyn Sink,
+    ) -> Result<Progress, LaneError> {
+        if resumption.is_new {
+            return Ok(Progress::Whole);
         }
-        owner.pipeline.rebuilt();
+        let Some(topic) = self.owner.topic_to_rebuild(log, &self.at, &self.committed) else {
+            self.owner.check_state()?;
+            self.owner.caught_up();
+            if self.loudly || self.owner.comparison(store)? == Comparison::Equal {
+                return Ok(Progress::Whole);
+            }
+            let lane = resumption.lane;
+            tracing::warn!(lane, "the store lacks members that the log holds: writing them again");
+            log.seek(lane, &resumption.from)?;
+            *self = Self::of(resumption, settings, store, true)?;
+            return Ok(Progress::Reads);
+        };
+        let (next, applied) = self.owner.apply_from(log, topic, self.committed[topic])?;
+        let is_stuck = next == self.at[topic] && applied == 0;
+        self.at[topic] = next;
+        self.owner.make_room();
+        self.note_progress(settings.clock.passed());
+        Ok(if is_stuck { Progress::Waits(WAIT) } else { Progress::Reads })
+    }
+
+    fn note_progress(&mut self, passed: Duration) {
+        let read = self.at.iter().sum::<u64>() - self.first;
+        self.owner.replayed_records = read;
+        self.owner.rebuild_records = (read, self.records);
+        if passed - self.said >= SAY_EVERY {
+            self.said = passed;
+            self.owner.say(read, self.records, passed - self.started);
+        }
+    }
+}
+
+impl LaneOwner {
+    /// Everything up to the commit has been read again.
+    fn caught_up(&mut self) {
+        self.pipeline.rebuilt();
         // What an index did not tell was learned on the way.
-        for offsets in &mut owner.state.smallest_offsets {
+        for offsets in &mut self.state.smallest_offsets {
             offsets.remove(&ANY_EPOCH);
         }
-        Ok(Some(owner))
     }
 
     /// The topic to read next: of those that are not done and have something, the one that is
