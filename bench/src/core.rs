@@ -1,8 +1,9 @@
 //! The pure pipeline alone: decoded events in, changed cells out, in one thread.
 
 use crate::page::Row;
+use crate::process::thread_cpu_ns;
 use crate::{Arguments, median};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use marquee::commands::Failure;
 use marquee::config::Config;
 use marquee_e2e::data::{Data, example};
@@ -56,9 +57,9 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut state_bytes = 0;
     for _ in 0..arguments.runs {
         let mut lane = LanePipeline::new(settings.clone());
-        let start = cpu_ns()?;
+        let start = thread_cpu_ns()?;
         cells = feed(&mut lane, streams, &events);
-        ns.push((cpu_ns()? - start) as f64 / events.len() as f64);
+        ns.push((thread_cpu_ns()? - start) as f64 / events.len() as f64);
         state_bytes = lane.size().memory_bytes;
     }
     let ns = median(&ns);
@@ -82,13 +83,6 @@ fn feed(lane: &mut LanePipeline, streams: [&Stream; 2], events: &[Decoded]) -> u
         lane.advance();
     }
     cells
-}
-
-/// Time that this thread has had a core, which others on the machine disturb less than the clock.
-fn cpu_ns() -> Result<u64> {
-    let times = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let on_core = times.split(' ').next().context("schedstat starts with the time on a core")?;
-    Ok(on_core.parse()?)
 }
 
 fn decode(kind: Kind, decoder: &Decoder, path: &Path) -> Result<Vec<Decoded>> {

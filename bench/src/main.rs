@@ -6,19 +6,28 @@
 //! with their records. [`process`] looks at processes from outside.
 //! [`page`] puts the results into a table, with the [`machine`] that they were measured on.
 
+mod callgrind;
 mod collector;
 mod core;
+mod endless;
+mod freshness;
 mod kafka;
 mod machine;
 mod page;
 mod process;
 mod reader;
+mod stages;
+mod steady;
+mod stream;
 mod whole;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use page::Row;
 use std::path::PathBuf;
+
+#[global_allocator] // that of the program that is measured
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures marquee. Build it with --release, and leave the machine alone meanwhile.
 #[derive(Debug, Parser)]
@@ -40,9 +49,18 @@ enum What {
     Collector(Arguments),
     /// From Kafka into the store, against a bare reader
     Kafka(Arguments),
+    /// From an event to the API that shows it
+    Freshness(Arguments),
+    /// Cost of an event, and memory, from the first million events on; and two threads for one
+    Steady(steady::Arguments),
+    /// Instructions of an event by stage, counted by valgrind
+    Stages(stages::Arguments),
     /// The bare reader itself
     #[command(hide = true)]
     Reader(reader::Arguments),
+    /// Real lanes on an endless log
+    #[command(hide = true)]
+    Stream(stream::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,7 +82,8 @@ struct Arguments {
 /// One part of the measurements.
 type Part = fn(&Arguments) -> Result<Vec<Row>>;
 
-const ALL: [Part; 4] = [whole::measure, core::measure, collector::measure, kafka::measure];
+const ALL: [Part; 5] =
+    [whole::measure, core::measure, collector::measure, freshness::measure, kafka::measure];
 
 fn main() -> Result<()> {
     let (parts, arguments): (&[Part], Arguments) = match Cli::parse().what {
@@ -73,7 +92,11 @@ fn main() -> Result<()> {
         What::Core(arguments) => (&[core::measure], arguments),
         What::Collector(arguments) => (&[collector::measure], arguments),
         What::Kafka(arguments) => (&[kafka::measure], arguments),
+        What::Freshness(arguments) => (&[freshness::measure], arguments),
         What::Reader(arguments) => return reader::run(&arguments),
+        What::Stream(arguments) => return stream::run(&arguments),
+        What::Stages(arguments) => return stages::run(&arguments),
+        What::Steady(arguments) => return steady::run(&arguments),
     };
     let mut rows = Vec::new();
     for part in parts {
