@@ -1,15 +1,22 @@
 //! Measures the program: `cargo xtask bench` builds it and runs `all`.
 //!
-//! [`whole`]: a backfill of files against DuckDB on the same files. [`core`]: the pure pipeline
-//! alone, fed with decoded events. [`collector`]: events accepted over HTTP by a running service.
-//! [`kafka`]: a running service that catches up with topics, against a [`reader`] that does nothing
-//! with their records. [`process`] looks at processes from outside.
-//! [`page`] puts the results into a table, with the [`machine`] that they were measured on.
+//! [`whole`]: a backfill of files against DuckDB on the same files, and with one thread. [`core`]:
+//! the pure pipeline alone, fed with decoded events. [`collector`]: events accepted over HTTP by a
+//! running service. [`freshness`]: from an event to the API that shows it. [`kafka`]: a running
+//! service that catches up with topics, against a [`reader`] that does nothing with their records.
+//!
+//! By themselves, since they take longer or need other tools: [`steady`] runs real lanes
+//! ([`stream`]) on an [`endless`] log, over simulated days; [`stages`] counts instructions by means
+//! of [`callgrind`]; [`flames`] draws.
+//!
+//! [`process`] looks at processes from outside. [`page`] puts the results into a table, with the
+//! [`machine`] that they were measured on.
 
 mod callgrind;
 mod collector;
 mod core;
 mod endless;
+mod flames;
 mod freshness;
 mod kafka;
 mod machine;
@@ -55,6 +62,8 @@ enum What {
     Steady(steady::Arguments),
     /// Instructions of an event by stage, counted by valgrind
     Stages(stages::Arguments),
+    /// Flame graphs for docs/: a backfill, and Kafka to the store
+    Flames(flames::Arguments),
     /// The bare reader itself
     #[command(hide = true)]
     Reader(reader::Arguments),
@@ -95,6 +104,7 @@ fn main() -> Result<()> {
         What::Freshness(arguments) => (&[freshness::measure], arguments),
         What::Reader(arguments) => return reader::run(&arguments),
         What::Stream(arguments) => return stream::run(&arguments),
+        What::Flames(arguments) => return flames::run(&arguments),
         What::Stages(arguments) => return stages::run(&arguments),
         What::Steady(arguments) => return steady::run(&arguments),
     };

@@ -44,7 +44,8 @@ const MAKING: &str = "making events";
 /// Work of any stage for letting epochs go.
 const EXPIRY: &str = "letting epochs go";
 /// Of functions with these names, and of what is inlined into them.
-const EXPIRES: [&str; 3] = ["drop_before", "::sweep", "LanePipeline>::advance"];
+const EXPIRES: [&str; 4] =
+    ["::drop_before", "::sweep", "LanePipeline::advance", "LanePipeline>::advance"];
 const REST: &str = "the rest: start, configuration, threads";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -138,7 +139,7 @@ type Frame = (String, String);
 fn stage(chain: &[Frame]) -> Option<&'static str> {
     let own = chain.iter().find_map(|(_, file)| {
         let is_here = |part: &&str| file.contains(*part);
-        STAGES.iter().find(|(_, paths)| paths.iter().any(|path| is_here(&path))).map(|(n, _)| *n)
+        STAGES.iter().find(|(_, paths)| paths.iter().any(is_here)).map(|(n, _)| *n)
     })?;
     let expires = |(name, _): &Frame| EXPIRES.iter().any(|part| name.contains(part));
     Some(if own != MAKING && chain.iter().any(expires) { EXPIRY } else { own })
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(stage(&[probe.clone(), join.clone(), lane.clone()]), Some("join"));
         assert_eq!(stage(&[lane]), Some("lane: what ties the stages"));
         assert_eq!(stage(&[probe]), None);
-        let drop = frame("<marquee_pipeline::join::Join>::drop_before", &join.1);
+        let drop = frame("marquee_pipeline::join::Join::drop_before", &join.1);
         assert_eq!(stage(&[join, drop]), Some(EXPIRY));
     }
 }

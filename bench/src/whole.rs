@@ -1,5 +1,5 @@
 //! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON and write
-//! CSV with two threads; their results must be equal.
+//! CSV with two threads; their results must be equal. Before each pair marquee runs with one thread.
 //!
 //! For marquee the clock is the whole process, for DuckDB the query alone (Python's start and the
 //! import do not count against it). Memory is the kernel's high-water mark of the process.
@@ -34,14 +34,20 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let events = events(&data)?;
     let duckdb = DuckDb::quietly();
     let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));
-    let (mut marquee_runs, mut duckdb_runs) = (Vec::new(), Vec::new());
+    let (mut marquee_runs, mut single_runs) = (Vec::new(), Vec::new());
+    let mut duckdb_runs = Vec::new();
     for _ in 0..arguments.runs {
-        marquee_runs.push(run(&mut backfill(&data, &ours))?);
+        single_runs.push(run(&mut backfill(&data, &ours, 1))?);
+        marquee_runs.push(run(&mut backfill(&data, &ours, 2))?);
         if let Some(duckdb) = &duckdb {
             duckdb_runs.push(run_duckdb(duckdb, &data, &theirs)?);
         }
     }
-    let mut rows = vec![row("marquee backfill", events, &marquee_runs)];
+    let mut rows = vec![
+        row("marquee backfill", events, &marquee_runs),
+        row("marquee backfill, one thread", events, &single_runs),
+        scale(&single_runs, &marquee_runs),
+    ];
     match duckdb {
         Some(duckdb) => {
             assert_same(&cells(&ours)?, &cells(&theirs)?);
@@ -63,6 +69,15 @@ fn row(name: &str, events: u64, runs: &[Run]) -> Row {
     }
 }
 
+fn scale(single: &[Run], double: &[Run]) -> Row {
+    let ratios = single.iter().zip(double).map(|(one, two)| one.seconds / two.seconds);
+    Row {
+        what: "marquee backfill, 1 -> 2 threads, pair by pair".to_owned(),
+        result: format!("{} x as fast", spread(&ratios.collect::<Vec<_>>())),
+        memory: String::new(),
+    }
+}
+
 fn ratio(ours: &[Run], theirs: &[Run]) -> Row {
     let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| theirs.seconds / ours.seconds);
     let ratios: Vec<f64> = ratios.collect();
@@ -78,9 +93,9 @@ fn min(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
-fn backfill(data: &Data, out: &Path) -> Command {
+fn backfill(data: &Data, out: &Path, threads: u32) -> Command {
     let mut command = data.backfill(&example("reference.toml"));
-    command.args(["--threads", "2", "--out"]).arg(out);
+    command.args(["--threads", &threads.to_string(), "--out"]).arg(out);
     command
 }
 
