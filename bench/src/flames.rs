@@ -14,12 +14,12 @@ use std::process::{Command, Stdio};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Requests of the generated data (about 8.7 events each)
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 600_000)]
     requests: u64,
 }
 
 /// Samples in a second of a core: no divisor of what programs do in a second.
-const PER_SECOND: &str = "-F199";
+const PER_SECOND: &str = "-F997";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for (tool, package) in [
