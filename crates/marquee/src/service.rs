@@ -8,7 +8,7 @@ use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
 use marquee_server::Parts;
 use marquee_sinks::SinkError;
-use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE};
+use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE, StoreMemory};
 use marquee_sinks::letters::LetterFolder;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -143,9 +143,10 @@ impl Service {
 /// have it for a moment, so a locked one is tried again.
 pub fn open_store(config: &Config, plan: &marquee_runtime::Plan) -> Result<EmbeddedStore, Failure> {
     let identity = identity(plan);
+    let memory = StoreMemory::of_process(config.runtime.memory_bytes);
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
-        match EmbeddedStore::open(&config.store.path, &identity, config.store.members) {
+        match EmbeddedStore::open(&config.store.path, &identity, config.store.members, memory) {
             Err(SinkError::Locked { .. }) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));
             }

@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet, HashTable};
 use marquee_model::{CellCounts, RequestKey, Side};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 /// The cells of one lane whose epoch is open.
 #[derive(Debug)]
@@ -16,8 +17,11 @@ pub struct Aggregate {
     epochs: BTreeMap<i64, Cells>,
     /// Numbers batches, so that a cell knows whether it is in `changed` already.
     batch: u32,
-    changed: Vec<(i64, u32)>,
+    /// Cells that the batch changes.
+    changed: Vec<Changed>,
     deltas: Vec<Delta>,
+    /// Requests of an ended batch, by cell and side: ranges of it stand in its [`CellChange`]s.
+    ended: Vec<u32>,
     /// Request ids of `deltas`.
     requests: Vec<Request>,
     /// Those that are no UUID, one after the other.
@@ -54,20 +58,70 @@ struct Base {
     counts: CellCounts,
 }
 
+/// A cell that this batch changes.
+#[derive(Clone, Copy, Debug)]
+struct Changed {
+    epoch: i64,
+    cell: u32,
+    /// Members that the batch adds: impressions, then plays.
+    added: [u32; 2],
+}
+
 /// A member that this batch must write.
 #[derive(Clone, Copy, Debug)]
 struct Delta {
-    epoch: i64,
-    cell: u32,
-    side: Side,
+    /// Twice the index in `Aggregate::changed`, and one more for a play.
+    place: u32,
     /// Index in `Aggregate::requests`.
     request: u32,
 }
 
+/// Videos with numbers below this one have their cells found by number.
+const DENSE: usize = 1 << 16;
+/// No cell.
+const NONE: u32 = u32::MAX;
+
+/// The cells of one epoch.
 #[derive(Debug, Default)]
 struct Cells {
+    /// By number of the video, its cell in the first slice and at the start of the longest epoch:
+    /// where nothing is sliced, that is every cell.
+    dense: Vec<u32>,
     index: HashTable<u32>,
     cells: Vec<Cell>,
+}
+
+impl Cells {
+    #[inline]
+    fn number(&mut self, key: Key, hasher: &FixedState) -> u32 {
+        let video = key.video as usize;
+        if key.slice == 0 && key.length == 0 && key.start_offset_ms == 0 && video < DENSE {
+            return match self.dense.get(video) {
+                Some(&cell) if cell != NONE => cell,
+                _ => self.add_dense(key),
+            };
+        }
+        let Cells { index, cells, .. } = self;
+        let hash = hasher.hash_one(key);
+        if let Some(&cell) = index.find(hash, |c| cells[*c as usize].key == key) {
+            return cell;
+        }
+        let cell = cells.len() as u32;
+        cells.push(Cell::new(key));
+        index.insert_unique(hash, cell, |c| hasher.hash_one(cells[*c as usize].key));
+        cell
+    }
+
+    #[cold]
+    fn add_dense(&mut self, key: Key) -> u32 {
+        let video = key.video as usize;
+        if self.dense.len() <= video {
+            self.dense.resize(video + 1, NONE);
+        }
+        self.dense[video] = self.cells.len() as u32;
+        self.cells.push(Cell::new(key));
+        self.dense[video]
+    }
 }
 
 /// One cell of one lane.
@@ -77,6 +131,14 @@ struct Cell {
     impressions: u32,
     plays: u32,
     changed_in: u32,
+    /// Index in `Aggregate::changed`, if `changed_in` is the current batch.
+    changed_at: u32,
+}
+
+impl Cell {
+    fn new(key: Key) -> Cell {
+        Cell { key, impressions: 0, plays: 0, changed_in: 0, changed_at: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,10 +193,10 @@ pub struct CellChange {
     pub start_offset_ms: u32,
     /// Cardinality of both sets.
     pub counts: CellCounts,
-    /// Requests that this batch adds, as indices for [`Aggregate::request`].
-    pub impressions: Vec<u32>,
+    /// Requests that this batch adds to the impressions, for [`Aggregate::added`].
+    pub impressions: Range<u32>,
     /// The same for plays.
-    pub plays: Vec<u32>,
+    pub plays: Range<u32>,
 }
 
 impl Aggregate {
@@ -146,6 +208,7 @@ impl Aggregate {
             batch: 1,
             changed: Vec::new(),
             deltas: Vec::new(),
+            ended: Vec::new(),
             texts: Vec::new(),
             requests: Vec::new(),
             bases: HashMap::with_hasher(FixedState::with_seed(seed)),
@@ -175,16 +238,7 @@ impl Aggregate {
     }
 
     fn cell_of(&mut self, epoch: i64, key: Key) -> u32 {
-        let Cells { index, cells } = self.epochs.entry(epoch).or_default();
-        let hasher = &self.hasher;
-        let hash = hasher.hash_one(key);
-        if let Some(&cell) = index.find(hash, |c| cells[*c as usize].key == key) {
-            return cell;
-        }
-        let cell = cells.len() as u32;
-        cells.push(Cell { key, impressions: 0, plays: 0, changed_in: 0 });
-        index.insert_unique(hash, cell, |c| hasher.hash_one(cells[*c as usize].key));
-        cell
+        self.epochs.entry(epoch).or_default().number(key, &self.hasher)
     }
 
     /// Whether the store is known to hold this member; from now on it is.
@@ -198,43 +252,60 @@ impl Aggregate {
         !base.members[side].insert(request)
     }
 
-    fn count(&mut self, member: &Member) -> u32 {
-        let number = self.cell_of(member.epoch, Key::of(member));
-        let cells = &mut self.epochs.get_mut(&member.epoch).expect("it was just used").cells;
-        match member.side {
-            Side::Impressions => cells[number as usize].impressions += 1,
-            Side::Plays => cells[number as usize].plays += 1,
+    /// Counts a member. If it has to be written, returns its place for a [`Delta`].
+    fn count(&mut self, member: &Member, is_written: bool) -> Option<u32> {
+        let cells = self.epochs.entry(member.epoch).or_default();
+        let number = cells.number(Key::of(member), &self.hasher);
+        let cell = &mut cells.cells[number as usize];
+        let side = match member.side {
+            Side::Impressions => {
+                cell.impressions += 1;
+                0
+            }
+            Side::Plays => {
+                cell.plays += 1;
+                1
+            }
+        };
+        if !is_written {
+            return None;
         }
-        number
-    }
-
-    fn mark_changed(&mut self, epoch: i64, number: u32) {
-        let cells = &mut self.epochs.get_mut(&epoch).expect("the cell was counted").cells;
-        let cell = &mut cells[number as usize];
         if cell.changed_in != self.batch {
             cell.changed_in = self.batch;
-            self.changed.push((epoch, number));
+            cell.changed_at = self.changed.len() as u32;
+            self.changed.push(Changed { epoch: member.epoch, cell: number, added: [0, 0] });
         }
+        self.changed[cell.changed_at as usize].added[side] += 1;
+        Some(2 * cell.changed_at + side as u32)
     }
 
     /// Ends a batch: every cell that changed in it, with the requests that it adds.
     pub fn changes(&mut self) -> Vec<CellChange> {
-        self.changed.sort_unstable();
-        self.deltas.sort_by_key(|d| (d.epoch, d.cell));
-        let mut deltas = std::mem::take(&mut self.deltas).into_iter().peekable();
-        let changed = std::mem::take(&mut self.changed);
+        // Each cell's requests get a range, in the order of the cells, and then their places.
+        let mut next = Vec::with_capacity(2 * self.changed.len());
+        let mut end = 0;
+        for added in self.changed.iter().flat_map(|changed| changed.added) {
+            next.push(end);
+            end += added;
+        }
+        self.ended.clear();
+        self.ended.resize(self.deltas.len(), 0);
+        for Delta { place, request } in self.deltas.drain(..) {
+            let at = &mut next[place as usize];
+            self.ended[*at as usize] = request;
+            *at += 1;
+        }
+        let mut changed = std::mem::take(&mut self.changed);
         let mut changes = Vec::with_capacity(changed.len());
-        for (epoch, number) in changed {
-            let mut change = self.change_of(epoch, self.epochs[&epoch].cells[number as usize]);
-            while let Some(delta) = deltas.next_if(|d| (d.epoch, d.cell) == (epoch, number)) {
-                match delta.side {
-                    Side::Impressions => change.impressions.push(delta.request),
-                    Side::Plays => change.plays.push(delta.request),
-                }
-            }
+        let mut start = 0;
+        for Changed { epoch, cell, added: [impressions, plays] } in changed.drain(..) {
+            let mut change = self.change_of(epoch, self.epochs[&epoch].cells[cell as usize]);
+            change.impressions = start..start + impressions;
+            change.plays = change.impressions.end..change.impressions.end + plays;
+            start = change.plays.end;
             changes.push(change);
         }
-        debug_assert!(deltas.next().is_none(), "every delta is of a changed cell");
+        self.changed = changed;
         self.batch = self.batch.wrapping_add(1).max(1);
         changes
     }
@@ -244,12 +315,13 @@ impl Aggregate {
         !self.changed.is_empty()
     }
 
-    /// The request id of an index in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
-    pub fn request(&self, number: u32) -> IdRef<'_> {
-        match self.requests[number as usize] {
+    /// The request ids of a range in a [`CellChange`]; valid until [`Aggregate::forget_requests`].
+    pub fn added(&self, range: &Range<u32>) -> impl Iterator<Item = IdRef<'_>> {
+        let numbers = &self.ended[range.start as usize..range.end as usize];
+        numbers.iter().map(|number| match self.requests[*number as usize] {
             Request::Uuid(uuid) => IdRef::Uuid(uuid),
             Request::Text(start, end) => IdRef::Text(&self.texts[start..end]),
-        }
+        })
     }
 
     /// The batch is written: its request ids are needed no longer.
@@ -288,7 +360,7 @@ impl Aggregate {
             counts.impressions = counts.impressions.max(base.counts.impressions);
             counts.plays = counts.plays.max(base.counts.plays);
         }
-        let (impressions, plays) = (Vec::new(), Vec::new());
+        let (impressions, plays) = (0..0, 0..0);
         CellChange { epoch, video, slice, length, start_offset_ms, counts, impressions, plays }
     }
 
@@ -306,8 +378,13 @@ impl Aggregate {
     pub fn memory_bytes(&self) -> usize {
         let cells = self.epochs.values();
         cells
-            .map(|c| c.index.allocation_size() + c.cells.capacity() * size_of::<Cell>())
+            .map(|c| {
+                c.index.allocation_size()
+                    + c.cells.capacity() * size_of::<Cell>()
+                    + c.dense.capacity() * size_of::<u32>()
+            })
             .sum::<usize>()
+            + self.ended.capacity() * size_of::<u32>()
             + self.deltas.capacity() * size_of::<Delta>()
             + self.texts.capacity()
             + self.requests.capacity() * size_of::<Request>()
@@ -328,11 +405,8 @@ impl Emit for OfRequest<'_> {
         if !self.aggregate.bases.is_empty() && self.aggregate.is_based(&member, self.request.key) {
             return;
         }
-        let cell = self.aggregate.count(&member);
-        if self.silent && member.from_open_epochs {
-            return;
-        }
-        self.aggregate.mark_changed(member.epoch, cell);
+        let is_written = !(self.silent && member.from_open_epochs);
+        let Some(place) = self.aggregate.count(&member, is_written) else { return };
         let request = match self.number {
             Some(number) => number,
             None => {
@@ -351,6 +425,6 @@ impl Emit for OfRequest<'_> {
                 number
             }
         };
-        self.aggregate.deltas.push(Delta { epoch: member.epoch, cell, side: member.side, request });
+        self.aggregate.deltas.push(Delta { place, request });
     }
 }

@@ -6,6 +6,7 @@
 //! length and bytes, ascending.
 
 use marquee_model::parse_uuid;
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -76,7 +77,7 @@ impl<'t> IdRef<'t> {
 
 /// Writes a chunk of request ids, in any order.
 pub fn encode<'t>(request_ids: impl Iterator<Item = IdRef<'t>>) -> Vec<u8> {
-    let (mut uuids, mut texts) = (Vec::new(), Vec::new());
+    let (mut uuids, mut texts) = (SmallVec::<[u128; 32]>::new(), Vec::new());
     for id in request_ids {
         match id {
             IdRef::Uuid(uuid) => uuids.push(uuid),

@@ -108,7 +108,7 @@ impl Join {
             kept_from: kept_from.min(frontier),
             first_frontier: frontier,
             groups: BTreeMap::new(),
-            plays: Plays::new(seed),
+            plays: Plays::new(seed, settings.longest_ms()),
         }
     }
 
@@ -332,7 +332,7 @@ impl Scope<'_> {
         emit: &mut impl Emit,
     ) -> Applied {
         let Event { video, tuple, time_ms, .. } = *event;
-        let play = Play { time_ms, epoch, video, tuple, joined: false };
+        let play = Play::new(time_ms, video, tuple);
         if plays.has(self.id, &play) {
             return Applied::Duplicate;
         }
@@ -425,7 +425,7 @@ impl Scope<'_> {
     ) {
         let fact = group.fact(handle, place);
         let here = self.place(epoch, fact);
-        let open = play.epoch >= self.first_frontier;
+        let open = self.settings.epoch_of(play.time_ms) >= self.first_frontier;
         let joined_only = self.settings.impressions == Impressions::Joined;
         let in_cohort = self.settings.epoch_of_play == EpochOfPlay::Impression;
         let same_video = self.settings.match_ == Match::RequestAndVideo;
@@ -452,14 +452,15 @@ impl Scope<'_> {
     /// An impression and a play that is kept match: the members in the play's own epoch.
     fn count_by_play(&self, plays: &mut Plays, place: usize, shown_in: i64, emit: &mut impl Emit) {
         let play = plays.of(self.id)[place];
-        if self.settings.epoch_of_play != EpochOfPlay::Play || play.joined {
+        if self.settings.epoch_of_play != EpochOfPlay::Play || play.is_joined() {
             return;
         }
         let here = self.place_of_play(&play);
         let counted = plays
             .of_video(self.id, play.video)
-            .filter(|(_, p)| p.joined && p.epoch == play.epoch)
-            .map(|(_, p)| self.place_of_play(&p));
+            .filter(|(_, p)| p.is_joined())
+            .map(|(_, p)| self.place_of_play(&p))
+            .filter(|place| place.epoch == here.epoch);
         let fresh = self.fresh(counted, here);
         self.emit(Side::Plays, play.video, here, fresh, shown_in >= self.first_frontier, emit);
         plays.set_joined(self.id, place);
@@ -476,8 +477,8 @@ impl Scope<'_> {
     }
 
     fn place_of_play(&self, play: &Play) -> Place {
-        let offset_ms = self.offset_of(play.time_ms, play.epoch);
-        Place { epoch: play.epoch, offset_ms, tuple: play.tuple }
+        let epoch = self.settings.epoch_of(play.time_ms);
+        Place { epoch, offset_ms: self.offset_of(play.time_ms, epoch), tuple: play.tuple() }
     }
 
     /// Which cells of a fact no other counted fact of its entry and video has a member in.

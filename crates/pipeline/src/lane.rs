@@ -14,6 +14,7 @@ use crate::symbols::Symbols;
 use crate::watermark::Watermark;
 use marquee_expr::Value;
 use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey};
+use std::ops::Range;
 
 /// What a generation has settled once and for all about its lanes.
 #[derive(Clone, Debug)]
@@ -431,10 +432,10 @@ impl LaneBatch<'_> {
         })
     }
 
-    fn chunk(&self, requests: &[u32]) -> Vec<u8> {
+    fn chunk(&self, requests: &Range<u32>) -> Vec<u8> {
         if requests.is_empty() {
             return Vec::new();
         }
-        chunk::encode(requests.iter().map(|r| self.lane.aggregate.request(*r)))
+        chunk::encode(self.lane.aggregate.added(requests))
     }
 }

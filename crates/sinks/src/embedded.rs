@@ -30,6 +30,33 @@ use std::path::{Path, PathBuf};
 /// Where the owner of a store writes its address, for commands that find the store in use.
 pub const OWNER_FILE: &str = "owner.json";
 
+/// How much memory a store may take, about.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreMemory {
+    /// Blocks of tables that were read, bytes.
+    cache_bytes: u64,
+    /// Keys and values that a keyspace gathers before it writes a table, bytes. The memory that
+    /// they take is about three times as much, in each of two keyspaces.
+    table_bytes: u64,
+}
+
+impl StoreMemory {
+    /// A fair part of what a whole process may take, bytes.
+    pub fn of_process(bytes: u64) -> Self {
+        StoreMemory {
+            cache_bytes: (bytes / 16).clamp(4 << 20, 1 << 30),
+            table_bytes: (bytes / 64).clamp(2 << 20, 64 << 20),
+        }
+    }
+}
+
+impl Default for StoreMemory {
+    /// That of a process with 1 GiB.
+    fn default() -> Self {
+        StoreMemory::of_process(1 << 30)
+    }
+}
+
 /// An open store.
 #[derive(Clone)]
 pub struct EmbeddedStore {
@@ -48,9 +75,14 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store in a folder, makes it when there is none, and refuses one that belongs to
     /// other settings.
-    pub fn open(path: &Path, identity: &Identity, keeps_members: bool) -> Result<Self, SinkError> {
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        keeps_members: bool,
+        memory: StoreMemory,
+    ) -> Result<Self, SinkError> {
         let is_new = !path.join("db").exists();
-        let mut store = Self::open_any(path, keeps_members)?;
+        let mut store = Self::open_any(path, keeps_members, memory)?;
         store.generation = match generation::read(&store.meta, path)? {
             Some(generation) => generation.checked(identity, path)?,
             None if is_new || store.is_empty()? => store.create(identity)?,
@@ -68,7 +100,7 @@ impl EmbeddedStore {
         if !path.join("db").exists() {
             return Err(SinkError::Absent { path: path.display().to_string() });
         }
-        Self::open(path, identity, keeps_members)
+        Self::open(path, identity, keeps_members, StoreMemory::default())
     }
 
     /// Opens a store that is there, whatever its settings: to look at it, not to write.
@@ -76,7 +108,7 @@ impl EmbeddedStore {
         if !path.join("db").exists() {
             return Err(SinkError::Absent { path: path.display().to_string() });
         }
-        let mut store = Self::open_any(path, true)?;
+        let mut store = Self::open_any(path, true, StoreMemory::default())?;
         let absent = || SinkError::Absent { path: path.display().to_string() };
         store.generation = generation::read(&store.meta, path)?.ok_or_else(absent)?;
         Ok(store)
@@ -91,7 +123,7 @@ impl EmbeddedStore {
         }
     }
 
-    fn open_any(path: &Path, keeps_members: bool) -> Result<Self, SinkError> {
+    fn open_any(path: &Path, keeps_members: bool, memory: StoreMemory) -> Result<Self, SinkError> {
         let failed = |error: fjall::Error| match error {
             fjall::Error::Locked => locked(path),
             error => failed(path, &error),
@@ -99,10 +131,11 @@ impl EmbeddedStore {
         std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
         let db = Database::builder(path.join("db"))
             .manual_journal_persist(true)
-            .cache_size(64 << 20)
+            .cache_size(memory.cache_bytes)
             .open()
             .map_err(failed)?;
-        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(failed);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.table_bytes);
+        let keyspace = |name| db.keyspace(name, options).map_err(failed);
         Ok(EmbeddedStore {
             meta: keyspace("meta")?,
             lanes: keyspace("lanes")?,

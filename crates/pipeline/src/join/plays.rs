@@ -15,14 +15,28 @@ use std::collections::BTreeMap;
 pub(super) struct Play {
     /// Event time, milliseconds since 1970 UTC.
     pub(super) time_ms: i64,
-    /// The (longest) epoch of the event time.
-    pub(super) epoch: i64,
     /// Number of the video.
     pub(super) video: u32,
+    /// `tuple << 1 | joined`.
+    tag: u32,
+}
+
+impl Play {
+    /// One that matches no impression yet.
+    pub(super) fn new(time_ms: i64, video: u32, tuple: u32) -> Self {
+        debug_assert!(tuple < 1 << 31, "fewer than 2^31 tuples of slices are in use");
+        Play { time_ms, video, tag: tuple << 1 }
+    }
+
     /// Number of the tuple of slices.
-    pub(super) tuple: u32,
+    pub(super) fn tuple(self) -> u32 {
+        self.tag >> 1
+    }
+
     /// Whether it matches an impression.
-    pub(super) joined: bool,
+    pub(super) fn is_joined(self) -> bool {
+        self.tag & 1 != 0
+    }
 }
 
 /// From this many plays on a request has an index.
@@ -33,7 +47,13 @@ const HEAVY: usize = 64;
 struct OfRequest {
     words: [u64; 2],
     plays: SmallVec<[Play; 1]>,
-    heavy: Option<Box<Heavy>>,
+}
+
+impl OfRequest {
+    #[inline]
+    fn is_heavy(&self) -> bool {
+        self.plays.len() >= HEAVY
+    }
 }
 
 /// Index of a request with many plays: a client that sends one id for everybody would otherwise
@@ -50,19 +70,19 @@ struct Heavy {
 }
 
 impl Heavy {
-    fn of(plays: &[Play]) -> Box<Self> {
-        let mut heavy = Box::new(Heavy::default());
+    fn of(plays: &[Play], longest_ms: i64) -> Self {
+        let mut heavy = Heavy::default();
         for (place, play) in plays.iter().enumerate() {
-            heavy.add(place, play);
+            heavy.add(place, *play, longest_ms);
         }
         heavy
     }
 
-    fn add(&mut self, place: usize, play: &Play) {
-        self.known.insert((play.time_ms, play.video, play.tuple));
+    fn add(&mut self, place: usize, play: Play, longest_ms: i64) {
+        self.known.insert((play.time_ms, play.video, play.tuple()));
         self.by_video.entry(play.video).or_default().push(place as u32);
-        *self.in_epoch.entry(play.epoch).or_default() += 1;
-        self.unjoined += usize::from(!play.joined);
+        *self.in_epoch.entry(play.time_ms.div_euclid(longest_ms)).or_default() += 1;
+        self.unjoined += usize::from(!play.is_joined());
     }
 }
 
@@ -70,7 +90,10 @@ impl Heavy {
 #[derive(Debug)]
 pub(super) struct Plays {
     hasher: FixedState,
+    /// Length of an epoch.
+    longest_ms: i64,
     by_request: HashTable<OfRequest>,
+    heavy: HashMap<[u64; 2], Heavy, FixedState>,
     /// Which requests have plays in an epoch (one for each play), so that an epoch goes without a
     /// scan of the others.
     by_epoch: BTreeMap<i64, Vec<[u64; 2]>>,
@@ -80,9 +103,11 @@ pub(super) struct Plays {
 }
 
 impl Plays {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, longest_ms: i64) -> Self {
         Plays {
             hasher: FixedState::with_seed(seed),
+            longest_ms,
+            heavy: HashMap::with_hasher(FixedState::with_seed(seed)),
             by_request: HashTable::new(),
             by_epoch: BTreeMap::new(),
             kept_from: i64::MIN,
@@ -95,8 +120,12 @@ impl Plays {
         self.by_request.find(id.hash, |of| of.words == id.words)
     }
 
-    fn find_mut(&mut self, id: Id) -> Option<&mut OfRequest> {
-        self.by_request.find_mut(id.hash, |of| of.words == id.words)
+    fn epoch_of(&self, play: Play) -> i64 {
+        play.time_ms.div_euclid(self.longest_ms)
+    }
+
+    fn heavy_of(&self, of: &OfRequest) -> &Heavy {
+        self.heavy.get(&of.words).expect("a request with many plays has its index")
     }
 
     /// The plays of a request, empty if there are none.
@@ -109,10 +138,11 @@ impl Plays {
     pub(super) fn of_video(&self, id: Id, video: u32) -> impl Iterator<Item = (usize, Play)> + '_ {
         let (all, plays, places): (&[Play], &[Play], &[u32]) = match self.find(id) {
             None => (&[], &[], &[]),
-            Some(OfRequest { plays, heavy: None, .. }) => (plays, &[], &[]),
-            Some(OfRequest { plays, heavy: Some(heavy), .. }) => {
-                (&[], plays, heavy.by_video.get(&video).map_or(&[], |places| places))
+            Some(of) if of.is_heavy() => {
+                let places = self.heavy_of(of).by_video.get(&video);
+                (&[], &of.plays, places.map_or(&[], |places| places))
             }
+            Some(of) => (&of.plays, &[], &[]),
         };
         let all = all.iter().enumerate().map(|(place, play)| (place, *play));
         all.filter(move |(_, play)| play.video == video)
@@ -121,58 +151,59 @@ impl Plays {
 
     /// Whether the same play is there.
     pub(super) fn has(&self, id: Id, play: &Play) -> bool {
-        let Some(OfRequest { plays, heavy, .. }) = self.find(id) else { return false };
-        let Play { time_ms, video, tuple, .. } = *play;
-        match heavy {
-            Some(heavy) => heavy.known.contains(&(time_ms, video, tuple)),
-            None => {
-                plays.iter().any(|p| p.time_ms == time_ms && p.video == video && p.tuple == tuple)
-            }
+        let Some(of) = self.find(id) else { return false };
+        let identity = |p: &Play| (p.time_ms, p.video, p.tuple());
+        let this = identity(play);
+        if of.is_heavy() {
+            return self.heavy_of(of).known.contains(&this);
         }
+        of.plays.iter().any(|p| identity(p) == this)
     }
 
     /// How many plays a request has in an epoch.
     pub(super) fn in_epoch(&self, id: Id, epoch: i64) -> usize {
-        let Some(OfRequest { plays, heavy, .. }) = self.find(id) else { return 0 };
-        match heavy {
-            Some(heavy) => heavy.in_epoch.get(&epoch).copied().unwrap_or(0),
-            None => plays.iter().filter(|p| p.epoch == epoch).count(),
+        let Some(of) = self.find(id) else { return 0 };
+        if of.is_heavy() {
+            return self.heavy_of(of).in_epoch.get(&epoch).copied().unwrap_or(0);
         }
+        of.plays.iter().filter(|play| self.epoch_of(**play) == epoch).count()
     }
 
     #[inline]
     pub(super) fn set_joined(&mut self, id: Id, place: usize) {
-        let of = self.find_mut(id).expect("the play was found before");
-        let play = &mut of.plays[place];
-        if let Some(heavy) = &mut of.heavy {
-            heavy.unjoined -= usize::from(!play.joined);
+        let of = self.by_request.find_mut(id.hash, |of| of.words == id.words);
+        let of = of.expect("the play was found before");
+        if of.is_heavy() && !of.plays[place].is_joined() {
+            let heavy = self.heavy.get_mut(&id.words);
+            heavy.expect("a request with many plays has its index").unjoined -= 1;
         }
-        play.joined = true;
+        of.plays[place].tag |= 1;
     }
 
     /// Whether every play of a request with many matches an impression already (of others that is
     /// not known without a scan).
     pub(super) fn all_joined(&self, id: Id) -> bool {
-        let heavy = self.find(id).and_then(|of| of.heavy.as_ref());
-        heavy.is_some_and(|heavy| heavy.unjoined == 0)
+        let heavy = self.find(id).filter(|of| of.is_heavy());
+        heavy.is_some_and(|of| self.heavy_of(of).unjoined == 0)
     }
 
     /// Adds a play and returns its place among those of its request.
     pub(super) fn push(&mut self, id: Id, play: Play) -> usize {
-        self.by_epoch.entry(play.epoch).or_default().push(id.words);
+        self.by_epoch.entry(self.epoch_of(play)).or_default().push(id.words);
         let hasher = &self.hasher;
-        let none = || OfRequest { words: id.words, plays: SmallVec::new(), heavy: None };
-        let OfRequest { plays, heavy, .. } = self
+        let none = || OfRequest { words: id.words, plays: SmallVec::new() };
+        let plays = &mut self
             .by_request
             .entry(id.hash, |of| of.words == id.words, |of| hash_of(hasher, of.words))
             .or_insert_with(none)
-            .into_mut();
+            .into_mut()
+            .plays;
         let place = plays.len();
         plays.push(play);
-        match heavy {
-            Some(heavy) => heavy.add(place, &play),
-            None if plays.len() >= HEAVY => *heavy = Some(Heavy::of(plays)),
-            None => {}
+        if place + 1 >= HEAVY {
+            let longest_ms = self.longest_ms;
+            let all = || Heavy::of(&plays[..place], longest_ms);
+            self.heavy.entry(id.words).or_insert_with(all).add(place, play, longest_ms);
         }
         place
     }
@@ -188,11 +219,18 @@ impl Plays {
                 continue;
             };
             let of = entry.get_mut();
-            if of.plays.iter().all(|play| play.epoch >= epoch) {
+            let from_ms = epoch * self.longest_ms;
+            if of.plays.iter().all(|play| play.time_ms >= from_ms) {
                 continue; // they went with an earlier one of this request
             }
-            of.plays.retain(|play| play.epoch >= epoch);
-            of.heavy = (of.plays.len() >= HEAVY).then(|| Heavy::of(&of.plays));
+            let was_heavy = of.is_heavy();
+            of.plays.retain(|play| play.time_ms >= from_ms);
+            if was_heavy {
+                self.heavy.remove(&words);
+            }
+            if of.is_heavy() {
+                self.heavy.insert(words, Heavy::of(&of.plays, self.longest_ms));
+            }
             if of.plays.is_empty() {
                 entry.remove();
             }
@@ -201,6 +239,7 @@ impl Plays {
 
     pub(super) fn clear(&mut self) {
         self.by_request.clear();
+        self.heavy.clear();
         self.by_epoch.clear();
         self.cold.clear();
     }
@@ -239,7 +278,7 @@ impl Plays {
     fn bring_back(&mut self, id: Id) {
         let record = self.cold.find(id).unwrap_or_default();
         for play in record.chunks_exact(RECORD).map(play_of) {
-            if play.epoch >= self.kept_from {
+            if self.epoch_of(play) >= self.kept_from {
                 self.push(id, play);
             }
         }
@@ -257,43 +296,36 @@ impl Plays {
             let write = |out: &mut Vec<u8>| of.plays.iter().for_each(|play| write_play(play, out));
             (*id, write)
         });
-        let kept_from = self.kept_from;
+        let from_ms = self.kept_from.saturating_mul(self.longest_ms);
         let mut retain = |payload: &mut Vec<u8>| {
-            let old = payload.chunks_exact(RECORD).any(|play| play_of(play).epoch < kept_from);
-            if old {
-                let plays = payload.chunks_exact(RECORD).filter(|p| play_of(p).epoch >= kept_from);
+            let is_kept = |play: &&[u8]| play_of(play).time_ms >= from_ms;
+            if !payload.chunks_exact(RECORD).all(|play| is_kept(&play)) {
+                let plays = payload.chunks_exact(RECORD).filter(is_kept);
                 *payload = plays.flatten().copied().collect();
             }
             !payload.is_empty()
         };
         self.cold.add(records, newest, &self.hasher, place, &mut retain)?;
         self.by_request = HashTable::new();
+        self.heavy.clear();
         self.by_epoch.clear();
         Ok(())
     }
 }
 
 /// Bytes of a play on disk.
-const RECORD: usize = 25;
+const RECORD: usize = 16;
 
 fn write_play(play: &Play, out: &mut Vec<u8>) {
     out.extend_from_slice(&play.time_ms.to_le_bytes());
-    out.extend_from_slice(&play.epoch.to_le_bytes());
     out.extend_from_slice(&play.video.to_le_bytes());
-    out.extend_from_slice(&play.tuple.to_le_bytes());
-    out.push(u8::from(play.joined));
+    out.extend_from_slice(&play.tag.to_le_bytes());
 }
 
 fn play_of(bytes: &[u8]) -> Play {
     let i64_at = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-    Play {
-        time_ms: i64_at(0),
-        epoch: i64_at(8),
-        video: u32_at(16),
-        tuple: u32_at(20),
-        joined: bytes[24] == 1,
-    }
+    Play { time_ms: i64_at(0), video: u32_at(8), tag: u32_at(12) }
 }
 
 #[cfg(test)]
@@ -305,14 +337,9 @@ mod tests {
     #[test]
     fn plays_come_back_from_disk_without_those_that_are_too_old() {
         let id = |n: u32| Id::new(&FixedState::with_seed(7), RequestKey(u128::from(n)));
-        let play = |n: u32, epoch: i64| Play {
-            time_ms: 10 * epoch + i64::from(n % 7),
-            epoch,
-            video: n,
-            tuple: n % 3,
-            joined: n.is_multiple_of(2),
-        };
-        let mut plays = Plays::new(7);
+        let play =
+            |n: u32, epoch: i64| Play { time_ms: 10 * epoch + i64::from(n % 7), video: n, tag: n };
+        let mut plays = Plays::new(7, 10);
         for epoch in 0..6 {
             for n in 0..100 {
                 plays.load(id(n));
@@ -324,9 +351,9 @@ mod tests {
         }
         for n in 0..100 {
             plays.load(id(n));
-            let found: Vec<_> = plays.of(id(n)).iter().map(|p| (p.time_ms, p.joined)).collect();
+            let found: Vec<_> = plays.of(id(n)).iter().map(|p| (p.time_ms, p.tag)).collect();
             let expected: Vec<_> =
-                (3..6).map(|epoch| play(n, epoch)).map(|p| (p.time_ms, p.joined)).collect();
+                (3..6).map(|epoch| play(n, epoch)).map(|p| (p.time_ms, p.tag)).collect();
             assert_eq!(found, expected, "{n}");
         }
         plays.drop_before(6);

@@ -122,7 +122,9 @@ impl Setup {
             new_id: "generation-1".into(),
             new_secret: [7; 16],
         };
-        let store = EmbeddedStore::open(&folder.path().join("store"), &identity, true).unwrap();
+        let store =
+            EmbeddedStore::open(&folder.path().join("store"), &identity, true, Default::default())
+                .unwrap();
         let status = Arc::new(StatusBoard::new(LANES, 1));
         status.give(0..LANES, false);
         let parts = Parts {
