@@ -15,7 +15,6 @@ use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::Id;
 use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
 use marquee_runtime::{Plan, SystemClock};
-use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::letters::LetterFolder;
 use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use marquee_sources::Source;
@@ -98,11 +97,15 @@ impl Milestone {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let failed = |failure: Failure| anyhow!(failure.lines().join("\n"));
-    let config =
+    let mut config =
         Config::load(&example("reference.toml")).map_err(|f| failed(Failure::Config(f)))?;
     let plan = Arc::new(wiring::with_lanes(wiring::plan(&config).map_err(failed)?, LANES));
     let folder = tempfile::Builder::new().prefix("marquee-bench-").tempdir()?;
-    let sink = sink(arguments, &plan, folder.path())?;
+    config.store.path = folder.path().join("store");
+    let sink: Arc<dyn Sink> = match arguments.no_store {
+        true => Arc::new(Nowhere),
+        false => Arc::new(service::open_store(&config, &plan).map_err(failed)?),
+    };
     let (sources, total) =
         endless::sources(arguments.requests, arguments.events, arguments.threads)?;
     let sources = sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect();
@@ -142,14 +145,6 @@ fn settings(config: &Config, plan: &Arc<Plan>, folder: &Path) -> LanesSettings {
         letters: Arc::new(LetterFolder::new(folder.to_owned())),
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
     }
-}
-
-fn sink(arguments: &Arguments, plan: &Plan, folder: &Path) -> Result<Arc<dyn Sink>> {
-    if arguments.no_store {
-        return Ok(Arc::new(Nowhere));
-    }
-    let store = EmbeddedStore::open(&folder.join("store"), &service::identity(plan), true)?;
-    Ok(Arc::new(store))
 }
 
 /// Waits until so many events are counted; what they have cost.
