@@ -14,13 +14,11 @@ QUERY = """
 copy (
   with shown as (
     select request_id, video_id, ts
-    from read_ndjson($impressions, columns = {
-      request_id: 'VARCHAR', video_id: 'VARCHAR', ts: 'BIGINT', device: 'VARCHAR'})
+    from $impressions
     where device <> 'console'
   ), played as (
     select request_id, video_id, ts
-    from read_ndjson($plays, columns = {
-      request_id: 'VARCHAR', video_id: 'VARCHAR', ts: 'BIGINT', duration_s: 'BIGINT'})
+    from $plays
     where duration_s >= 60
   ), impressions_of as (
     select video_id, ts // 1800000 as epoch, count(distinct request_id) as impressions
@@ -44,8 +42,19 @@ def literal(path):
     return "'" + path.replace("'", "''") + "'"
 
 
+def reader(path, columns):
+    """Parquet by its name; everything else is NDJSON, of which only these columns are read."""
+    if path.endswith(".parquet"):
+        return f"read_parquet({literal(path)})"
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+    return f"read_ndjson({literal(path)}, columns = {{{columns}}})"
+
+
+IDS = {"request_id": "VARCHAR", "video_id": "VARCHAR", "ts": "BIGINT"}
+
 impressions, plays, out = sys.argv[1:4]
-query = QUERY.replace("$impressions", literal(impressions)).replace("$plays", literal(plays))
+query = QUERY.replace("$impressions", reader(impressions, IDS | {"device": "VARCHAR"}))
+query = query.replace("$plays", reader(plays, IDS | {"duration_s": "BIGINT"}))
 query = query.replace("'{out}'", literal(out))
 connection = duckdb.connect()
 connection.execute("set threads = 2")

@@ -1,5 +1,6 @@
-//! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON and write
-//! CSV with two threads; their results must be equal. Before each pair marquee runs with one thread.
+//! `marquee backfill` and DuckDB on the same files, in turn: A B A B ... Both read NDJSON, then the
+//! same events as Parquet (written by DuckDB, with its defaults), and write CSV with two threads;
+//! their results must be equal. Before each pair marquee runs with one thread.
 //!
 //! For marquee the clock is the whole process, for DuckDB the query alone (Python's start and the
 //! import do not count against it). Memory is the kernel's high-water mark of the process.
@@ -9,8 +10,8 @@ use crate::process::{events, peak_bytes_of, sync};
 use crate::{Arguments, median, spread};
 use anyhow::{Context, Result, ensure};
 use marquee_e2e::cells::{assert_same, of_csv};
-use marquee_e2e::data::{Data, example};
-use marquee_e2e::duckdb::DuckDb;
+use marquee_e2e::data::{self, Data, example};
+use marquee_e2e::duckdb::{DuckDb, literal};
 use marquee_e2e::program::root;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,29 +33,52 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let data = Data::generated(arguments.requests, 7);
     sync()?;
     let events = events(&data)?;
-    let duckdb = DuckDb::quietly();
+    let ndjson = [data.impressions.as_path(), data.plays.as_path()];
+    let Some(duckdb) = DuckDb::quietly() else {
+        let note = Row::note("DuckDB and Parquet", "not measured: no python3 with duckdb");
+        let ndjson = compare(arguments, &data, None, ndjson, events)?;
+        return Ok(ndjson.into_iter().chain([note]).collect());
+    };
+    let parquet = [data.file("impressions.parquet"), data.file("plays.parquet")];
+    for (from, to) in [&data.impressions, &data.plays].into_iter().zip(&parquet) {
+        let [from, to] = [from, to].map(|path| literal(path));
+        let copy = format!("copy (select * from read_ndjson({from})) to {to} (format parquet)");
+        duckdb.rows(&[&copy]);
+    }
+    sync()?;
+    let parquet = [parquet[0].as_path(), parquet[1].as_path()];
+    let mut rows = compare(arguments, &data, Some(&duckdb), ndjson, events)?;
+    rows.extend(compare(arguments, &data, Some(&duckdb), parquet, events)?);
+    Ok(rows)
+}
+
+/// Both programs on two files, in turn.
+fn compare(
+    arguments: &Arguments,
+    data: &Data,
+    duckdb: Option<&DuckDb>,
+    inputs: [&Path; 2],
+    events: u64,
+) -> Result<Vec<Row>> {
+    let form = inputs[0].extension().and_then(|e| e.to_str()).unwrap_or_default();
     let (ours, theirs) = (data.file("marquee.csv"), data.file("duckdb.csv"));
     let (mut marquee_runs, mut single_runs) = (Vec::new(), Vec::new());
     let mut duckdb_runs = Vec::new();
     for _ in 0..arguments.runs {
-        single_runs.push(run(&mut backfill(&data, &ours, 1))?);
-        marquee_runs.push(run(&mut backfill(&data, &ours, 2))?);
-        if let Some(duckdb) = &duckdb {
-            duckdb_runs.push(run_duckdb(duckdb, &data, &theirs)?);
+        single_runs.push(run(&mut backfill(inputs, &ours, 1))?);
+        marquee_runs.push(run(&mut backfill(inputs, &ours, 2))?);
+        if let Some(duckdb) = duckdb {
+            duckdb_runs.push(run_duckdb(duckdb, inputs, &theirs)?);
         }
     }
     let mut rows = vec![
-        row("marquee backfill", events, &marquee_runs),
-        row("marquee backfill, one thread", events, &single_runs),
-        scale(&single_runs, &marquee_runs),
+        row(&format!("marquee backfill, {form}"), events, &marquee_runs),
+        scale(form, &single_runs, &marquee_runs),
     ];
-    match duckdb {
-        Some(duckdb) => {
-            assert_same(&cells(&ours)?, &cells(&theirs)?);
-            rows.push(row(&format!("DuckDB {}", duckdb.version()), events, &duckdb_runs));
-            rows.push(ratio(&marquee_runs, &duckdb_runs));
-        }
-        None => rows.push(Row::note("DuckDB", "not measured: no python3 with duckdb")),
+    if let Some(duckdb) = duckdb {
+        assert_same(&cells(&ours)?, &cells(&theirs)?);
+        rows.push(row(&format!("DuckDB {}, {form}", duckdb.version()), events, &duckdb_runs));
+        rows.push(ratio(&marquee_runs, &duckdb_runs));
     }
     Ok(rows)
 }
@@ -69,10 +93,10 @@ fn row(name: &str, events: u64, runs: &[Run]) -> Row {
     }
 }
 
-fn scale(single: &[Run], double: &[Run]) -> Row {
+fn scale(form: &str, single: &[Run], double: &[Run]) -> Row {
     let ratios = single.iter().zip(double).map(|(one, two)| one.seconds / two.seconds);
     Row {
-        what: "marquee backfill, 1 -> 2 threads, pair by pair".to_owned(),
+        what: format!("marquee backfill, {form}, 1 -> 2 threads, pair by pair"),
         result: format!("{} x as fast", spread(&ratios.collect::<Vec<_>>())),
         memory: String::new(),
     }
@@ -93,15 +117,15 @@ fn min(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
-fn backfill(data: &Data, out: &Path, threads: u32) -> Command {
-    let mut command = data.backfill(&example("reference.toml"));
+fn backfill([impressions, plays]: [&Path; 2], out: &Path, threads: u32) -> Command {
+    let mut command = data::backfill(&example("reference.toml"), impressions, plays);
     command.args(["--threads", &threads.to_string(), "--out"]).arg(out);
     command
 }
 
-fn run_duckdb(duckdb: &DuckDb, data: &Data, out: &Path) -> Result<Run> {
+fn run_duckdb(duckdb: &DuckDb, inputs: [&Path; 2], out: &Path) -> Result<Run> {
     let mut command = Command::new(duckdb.python());
-    command.arg(root().join("bench/reference.py")).arg(&data.impressions).arg(&data.plays).arg(out);
+    command.arg(root().join("bench/reference.py")).args(inputs).arg(out);
     let mut run = run(&mut command)?;
     run.seconds = run.stdout.trim().parse().context("reference.py prints its seconds")?;
     Ok(run)

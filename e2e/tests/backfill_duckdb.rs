@@ -95,7 +95,7 @@ fn the_number_of_threads_changes_no_byte() {
 #[test]
 fn less_memory_than_events_changes_no_byte() {
     let least = sql("examples/reference.toml") + "\n[runtime]\nmemory = '64MiB'\n";
-    let data = Data::generated(200_000, 5);
+    let data = Data::generated(300_000, 5);
     let config = data.write("small.toml", least);
     let spilled = data.cells(&mut data.backfill(&config));
     assert!(spilled == data.cells(&mut data.backfill(&example("reference.toml"))));
@@ -155,6 +155,52 @@ fn parquet_input_gives_the_same_bytes() {
         duckdb.rows(&[&copy(&DATA.impressions, &impressions), &copy(&DATA.plays, &plays)]);
         let cells = DATA.cells(&mut backfill(&example("reference.toml"), &impressions, &plays));
         assert!(cells == *REFERENCE, "time as {ts}, {compression}");
+    }
+}
+
+#[test]
+fn a_bad_row_of_parquet_is_a_letter_with_its_number_and_all_its_columns() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    let (all, some) = (DATA.file("bad-rows.parquet"), DATA.file("good-rows.parquet"));
+    let rows = |columns: &str, kept: &str, to: &Path| {
+        format!(
+            "copy (select {columns} from read_ndjson({}, columns = {{request_id: 'VARCHAR',
+               video_id: 'VARCHAR', ts: 'BIGINT', device: 'VARCHAR', position: 'INTEGER'}})
+             where {kept} limit 50000) to {} (format parquet, row_group_size 10240)",
+            literal(&DATA.impressions),
+            literal(to)
+        )
+    };
+    // In the second and the last row group, of which there are five.
+    let is_bad = "(row_number() over () - 1 in (12345, 12346, 49999))";
+    let broken = format!("* replace (case when {is_bad} then null else video_id end as video_id)");
+    duckdb.rows(&[&rows(&broken, "true", &all)]);
+    duckdb.rows(&[&format!(
+        "copy (select * from read_parquet({}) where video_id is not null) to {} (format parquet)",
+        literal(&all),
+        literal(&some)
+    )]);
+    let dead = DATA.file("bad-rows.ndjson");
+    let mut command = backfill(&example("reference.toml"), &all, &DATA.plays);
+    let cells = DATA.cells(command.arg("--dead").arg(&dead));
+    let good = DATA.cells(&mut backfill(&example("reference.toml"), &some, &DATA.plays));
+    assert!(cells == good, "the good rows count as they do alone");
+    let letters = String::from_utf8(read(&dead)).expect("JSON is UTF-8");
+    let letter = |line: &str| serde_json::from_str(line).expect("NDJSON");
+    let mut letters: Vec<serde_json::Value> = letters.lines().map(letter).collect();
+    letters.sort_by_key(|letter| letter["position"].as_u64());
+    let lines = read(&DATA.impressions);
+    let lines: Vec<&str> = std::str::from_utf8(&lines).expect("JSON is UTF-8").lines().collect();
+    assert_eq!(letters.len(), 3);
+    for (letter, place) in letters.iter().zip([12_345, 12_346, 49_999]) {
+        assert_eq!(letter["position"], place + 1);
+        assert_eq!(letter["reason"], "video_id is null, not a text or a whole number");
+        let record: serde_json::Value =
+            serde_json::from_str(letter["record"].as_str().expect("a text")).expect("JSON");
+        let line: serde_json::Value = serde_json::from_str(lines[place]).expect("JSON");
+        for field in ["request_id", "ts", "device", "position"] {
+            assert_eq!(record[field], line[field], "row {place}, {field}");
+        }
     }
 }
 

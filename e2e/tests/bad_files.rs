@@ -178,7 +178,7 @@ fn dead_letters_that_do_not_fit_fail_and_write_no_cells() {
 
 #[test]
 fn a_full_folder_for_temporary_files_is_named_and_fails() {
-    let data = Data::generated(200_000, 5);
+    let data = Data::generated(300_000, 5);
     let reference = std::fs::read_to_string(example("reference.toml")).expect("it is in the tree");
     let config = data.write("small.toml", reference + "\n[runtime]\nmemory = '64MiB'\n");
     let out = data.file("cells.csv");

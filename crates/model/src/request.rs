@@ -50,17 +50,6 @@ impl RequestHasher {
     }
 }
 
-/// The value of each hexadecimal digit (lower case only), 0xff for every other byte.
-const HEX: [u8; 256] = {
-    let mut table = [0xff_u8; 256];
-    let mut digit = 0;
-    while digit < 16 {
-        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    table
-};
-
 /// The 16 bytes of a UUID in its canonical lower-case form (8-4-4-4-12), big-endian; `None` for
 /// every other text. Only the canonical form, so that the text can be written again from the bytes.
 #[inline]
@@ -76,14 +65,20 @@ pub fn parse_uuid(text: &[u8]) -> Option<u128> {
     digits[12..16].copy_from_slice(&text[14..18]);
     digits[16..20].copy_from_slice(&text[19..23]);
     digits[20..].copy_from_slice(&text[24..]);
-    let mut bytes = [0_u8; 16];
+    // Without a table and without a branch, so that all digits are computed at once: a letter is
+    // nine more than its low four bits. A byte that is no digit would not be written as it stands.
+    let mut values = [0_u8; 32];
     let mut bad = 0_u8;
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
-        let (high, low) = (HEX[pair[0] as usize], HEX[pair[1] as usize]);
-        bad |= high | low;
-        *byte = high << 4 | (low & 0x0f);
+    for (value, byte) in values.iter_mut().zip(digits) {
+        *value = (byte & 0x0f).wrapping_add(if byte & 0x40 != 0 { 9 } else { 0 });
+        let written = value.wrapping_add(if *value > 9 { b'a' - 10 } else { b'0' });
+        bad |= (written ^ byte) | (*value & 0xf0);
     }
-    (bad & 0xf0 == 0).then(|| u128::from_be_bytes(bytes))
+    let mut bytes = [0_u8; 16];
+    for (byte, pair) in bytes.iter_mut().zip(values.as_chunks::<2>().0) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    (bad == 0).then(|| u128::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -105,6 +100,16 @@ mod tests {
             "{1234567-89ab-cdef-0123-456789abcde}",
         ] {
             assert_eq!(parse_uuid(other.as_bytes()), None, "{other}");
+        }
+        for place in 0..36 {
+            for byte in 0..=u8::MAX {
+                let mut text = *b"01234567-89ab-cdef-0123-456789abcdef";
+                text[place] = byte;
+                let is_dash = matches!(place, 8 | 13 | 18 | 23);
+                let is_digit = matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+                let is_uuid = if is_dash { byte == b'-' } else { is_digit };
+                assert_eq!(parse_uuid(&text).is_some(), is_uuid, "{byte} at {place}");
+            }
         }
     }
 

@@ -189,6 +189,12 @@ impl Stream {
         (bytes > MAX_SLICE_BYTES).then_some(bytes)
     }
 
+    /// Whether the values of an event decide its tuple of slices. Where they do not, all events
+    /// have the same.
+    pub fn has_slices(&self) -> bool {
+        !self.slice_slots.is_empty()
+    }
+
     /// The number of the event's tuple of slices. `scratch` is cleared and used.
     #[inline]
     pub fn tuple(

@@ -6,6 +6,7 @@
 //! temporary files.
 
 mod bucket;
+mod count;
 mod dead;
 mod into_store;
 mod join;
@@ -95,8 +96,9 @@ impl Backfill<'_> {
         mut self,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Outcome, BackfillError> {
-        let files = FileSet::open(&self.inputs)?;
-        let buckets = Buckets::new(bucket_count(files.progress().1), self.memory_bytes);
+        let columns = |kind| self.plan.stream(kind).decoder.columns();
+        let files = FileSet::open_columns(&self.inputs, &columns)?;
+        let buckets = Buckets::new(bucket_count(files.records(BYTES_A_LINE)), self.memory_bytes);
         let symbols = SharedSymbols::new(self.seed(), self.plan.settings.groupings);
         let dead = Mutex::new(std::mem::take(&mut self.dead));
         let parse = |thread| {
@@ -127,9 +129,12 @@ impl Backfill<'_> {
     }
 }
 
+/// What a line is taken to have, where it only matters how many there are about.
+const BYTES_A_LINE: u64 = 150;
+
 /// Buckets of about 16,000 events: their join stays in the second-level cache.
-fn bucket_count(bytes: Option<u64>) -> usize {
-    let events = bytes.unwrap_or(1 << 30) / 150;
+fn bucket_count(events: Option<u64>) -> usize {
+    let events = events.unwrap_or(8_000_000);
     ((events >> 14) as usize).next_power_of_two().clamp(16, 1024)
 }
 

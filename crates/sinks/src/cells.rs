@@ -58,15 +58,26 @@ pub fn write_csv(out: &mut impl Write, rows: &[Row], with_length: bool) -> std::
     out.write_all(if with_length { b",epoch_ms\n" } else { b"\n" })?;
     for (cell, counts) in rows {
         write_text(out, &cell.video)?;
-        write!(out, ",{},", cell.epoch_start_ms)?;
+        out.write_all(b",")?;
+        write_number(out, cell.epoch_start_ms)?;
+        out.write_all(b",")?;
         write_text(out, &cell.slice)?;
-        write!(out, ",{},{}", counts.impressions, counts.plays)?;
+        for count in [counts.impressions, counts.plays] {
+            out.write_all(b",")?;
+            write_number(out, count)?;
+        }
         if with_length {
-            write!(out, ",{}", cell.epoch_ms)?;
+            out.write_all(b",")?;
+            write_number(out, cell.epoch_ms)?;
         }
         out.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// A number: JSON's form of it is that of CSV, and is written faster than by a format.
+fn write_number(out: &mut impl Write, number: impl serde::Serialize) -> std::io::Result<()> {
+    Ok(serde_json::to_writer(out, &number)?)
 }
 
 /// A field, quoted where RFC 4180 asks for it.

@@ -1,10 +1,15 @@
 //! Files of records: NDJSON, plain or compressed with gzip or Zstandard, standard input, Parquet.
 //!
-//! The form is told by the first bytes, not by the name. Many threads take chunks of whole lines
-//! from one [`FileSet`]; whoever takes a chunk reads and decompresses it, so that one thread
-//! reads while the others parse.
+//! The form is told by the first bytes, not by the name. Many threads take chunks from one
+//! [`FileSet`]: whole lines, or a row group of Parquet. Whoever takes lines reads and decompresses
+//! them, so that one thread reads while the others parse.
 
 mod parquet;
+
+pub(crate) use parquet::has_json;
+#[cfg(test)]
+pub(crate) use parquet::write_object;
+pub use parquet::{RowGroup, Rows};
 
 use marquee_model::Kind;
 use std::fs::File;
@@ -60,6 +65,10 @@ pub struct FileSet {
     inputs: Vec<Input>,
     bytes_read: Arc<AtomicU64>,
     bytes_total: Option<u64>,
+    /// Rows of the inputs that know how many they have.
+    rows: u64,
+    /// Bytes of the others, where they are known.
+    line_bytes: Option<u64>,
 }
 
 struct Input {
@@ -70,7 +79,7 @@ struct Input {
 
 enum State {
     Lines(Lines),
-    Parquet(parquet::Rows),
+    Parquet(parquet::Table),
     Done,
 }
 
@@ -81,13 +90,18 @@ struct Lines {
     line: u64,
 }
 
-/// Whole lines of one input.
+/// Which columns of Parquet files of a kind are needed, by their names; `None` for all.
+type Needed<'n> = &'n dyn Fn(Kind) -> Option<Vec<String>>;
+
+/// Whole lines of one input, or a row group of it.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// A buffer that keeps its length from chunk to chunk; the lines are its first `len` bytes.
     bytes: Vec<u8>,
     len: usize,
-    /// Number of the first line, counted from 1 (of the first row in Parquet).
+    /// Rows in place of lines.
+    pub rows: Option<RowGroup>,
+    /// Number of the first line, counted from 1.
     pub first_line: u64,
     /// Index of the input.
     pub input: usize,
@@ -96,15 +110,29 @@ pub struct Chunk {
 impl FileSet {
     /// Opens all inputs, so that one that is missing is found before any work is done.
     pub fn open(paths: &[(Kind, PathBuf)]) -> Result<Self, FileError> {
+        Self::open_columns(paths, &|_| None)
+    }
+
+    /// The same, and of Parquet reads only the columns that are needed.
+    pub fn open_columns(paths: &[(Kind, PathBuf)], needed: Needed<'_>) -> Result<Self, FileError> {
         let bytes_read = Arc::new(AtomicU64::new(0));
-        let mut bytes_total = Some(0);
+        let (mut bytes_total, mut line_bytes, mut rows) = (Some(0), Some(0), 0);
         let mut inputs = Vec::new();
         for (kind, path) in paths {
-            let (input, size) = open(*kind, path, &bytes_read)?;
+            let (input, size) = open(*kind, path, needed, &bytes_read)?;
             bytes_total = bytes_total.zip(size).map(|(total, size)| total + size);
+            match &*input.state.lock().unwrap_or_else(|e| e.into_inner()) {
+                State::Parquet(table) => rows += table.rows(),
+                _ => line_bytes = line_bytes.zip(size).map(|(total, size)| total + size),
+            }
             inputs.push(input);
         }
-        Ok(FileSet { inputs, bytes_read, bytes_total })
+        Ok(FileSet { inputs, bytes_read, bytes_total, rows, line_bytes })
+    }
+
+    /// About how many records there are, if a line has this many bytes. `None`: nobody knows.
+    pub fn records(&self, bytes_a_line: u64) -> Option<u64> {
+        Some(self.rows + self.line_bytes? / bytes_a_line)
     }
 
     /// Takes the next chunk of any input; `false` when all have been read. Threads start at
@@ -113,7 +141,7 @@ impl FileSet {
         let count = self.inputs.len();
         for input in (0..count).map(|i| (i + thread) % count.max(1)) {
             let mut state = self.inputs[input].state.lock().unwrap_or_else(|e| e.into_inner());
-            if self.inputs[input].read(&mut state, chunk)? {
+            if self.inputs[input].read(&mut state, chunk, &self.bytes_read)? {
                 chunk.input = input;
                 return Ok(true);
             }
@@ -133,13 +161,22 @@ impl FileSet {
 }
 
 impl Input {
-    fn read(&self, state: &mut State, chunk: &mut Chunk) -> Result<bool, FileError> {
-        chunk.len = 0;
+    fn read(
+        &self,
+        state: &mut State,
+        chunk: &mut Chunk,
+        bytes_read: &AtomicU64,
+    ) -> Result<bool, FileError> {
+        (chunk.len, chunk.rows) = (0, None);
         let more = match state {
             State::Done => false,
-            State::Parquet(rows) => rows
-                .read(chunk)
-                .map_err(|reason| FileError::Parquet { path: self.name.clone(), reason })?,
+            State::Parquet(table) => {
+                let failed = |reason| FileError::Parquet { path: self.name.clone(), reason };
+                let (group, bytes) = table.take().map_err(failed)?.unzip();
+                bytes_read.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
+                chunk.rows = group;
+                chunk.rows.is_some()
+            }
             State::Lines(lines) => lines.read(chunk).map_err(|error| FileError::Read {
                 path: self.name.clone(),
                 line: lines.line,
@@ -221,7 +258,12 @@ impl Chunk {
     }
 }
 
-fn open(kind: Kind, path: &Path, read: &Arc<AtomicU64>) -> Result<(Input, Option<u64>), FileError> {
+fn open(
+    kind: Kind,
+    path: &Path,
+    needed: Needed<'_>,
+    read: &Arc<AtomicU64>,
+) -> Result<(Input, Option<u64>), FileError> {
     let name = path.display().to_string();
     let error = |error| FileError::Open { path: name.clone(), error };
     let (raw, size): (Box<dyn Read + Send>, _) = if name == STDIN {
@@ -243,7 +285,7 @@ fn open(kind: Kind, path: &Path, read: &Arc<AtomicU64>) -> Result<(Input, Option
             lines(zstd::stream::read::Decoder::with_buffer(reader).map_err(error)?)
         }
         [b'P', b'A', b'R', b'1'] => State::Parquet(
-            parquet::Rows::open(path)
+            parquet::Table::open(path, needed(kind).as_deref())
                 .map_err(|reason| FileError::Parquet { path: name.clone(), reason })?,
         ),
         [0xef, 0xbb, 0xbf, _] => {

@@ -3,11 +3,16 @@
 //! Only the fields that the mapping names are kept; strings are borrowed from the record unless
 //! they contain escapes. Whatever is wrong is a [`DeadReason`], never an error of the program.
 
+mod columns;
 mod fields;
+mod layout;
 mod scan;
 mod typed;
 
+use arrow_array::{Array, StructArray};
+use columns::Column;
 use fields::{Fields, Raw};
+use layout::Layouts;
 use marquee_expr::{Declared, RecordPredicate, Value};
 use marquee_pipeline::prepare::{ATTRIBUTES, DeadReason, HEADERS, KEY, RECORD_TIME};
 use serde_json::Value as Json;
@@ -117,6 +122,14 @@ pub struct Mapping {
     pub attributes: Vec<(Declared, Path)>,
 }
 
+impl Mapping {
+    /// All paths: those of the event's own three fields, then those of its attributes.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let standard = [&self.request_id, &self.video, &self.time];
+        standard.into_iter().chain(self.attributes.iter().map(|(_, path)| path))
+    }
+}
+
 /// What a log knows about a record besides its payload.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordMeta<'a> {
@@ -142,6 +155,7 @@ pub struct Decoder {
     /// What each slot wants, by the order of `fields`' slots.
     wanted: Vec<Wanted>,
     fields: Fields,
+    layouts: Layouts,
     /// Slots that are filled from what the log knows, by the order of `fields`' slots.
     of_record: Vec<(usize, OfRecord)>,
 }
@@ -149,10 +163,7 @@ pub struct Decoder {
 impl Decoder {
     /// For a checked mapping.
     pub fn new(mapping: Mapping) -> Self {
-        let paths = || {
-            let standard = [&mapping.request_id, &mapping.video, &mapping.time];
-            standard.into_iter().chain(mapping.attributes.iter().map(|(_, path)| path))
-        };
+        let paths = || mapping.paths();
         let names = paths().map(|path| path.join(".")).collect::<Vec<_>>();
         let mut wanted = vec![
             Wanted::id(&names[0]),
@@ -168,7 +179,8 @@ impl Decoder {
         if of_record.iter().any(|(slot, of)| (*slot, of) == (2, &OfRecord::Time)) {
             wanted[2] = Wanted::time(&names[2], TimeUnit::Milliseconds);
         }
-        Decoder { fields: Fields::new(paths()), wanted, of_record, mapping }
+        let (fields, layouts) = (Fields::new(paths()), Layouts::default());
+        Decoder { fields, layouts, wanted, of_record, mapping }
     }
 
     /// Where the fields stand.
@@ -188,19 +200,164 @@ impl Decoder {
         if record.len() >= MAX_RECORD_BYTES {
             return each(Err(too_long(record.len())));
         }
-        if self.mapping.record_filter.is_some() || self.mapping.explode.is_some() {
+        if self.sees_whole_records() {
             return self.decode_tree(record, meta, &mut each);
         }
-        match self.fields.read(record) {
-            Ok(mut raw) => {
-                for (slot, of) in &self.of_record {
-                    raw[*slot] = of.raw(meta);
+        let text = std::str::from_utf8(record).ok();
+        if let Some(text) = text {
+            let mut values = self.without_fields(meta);
+            if self.read_alike(text, meta, &mut values) == Some(text.len()) {
+                return each(Ok(&values));
+            }
+        }
+        self.decode_any(record, text, meta, &mut each);
+    }
+
+    /// Decodes lines, of which each is a record, and calls `each` for every event with the number
+    /// of its line and the line. `first` is the number of the first line; blank lines are none.
+    #[inline]
+    pub fn decode_lines(
+        &self,
+        lines: &[u8],
+        first: u64,
+        mut each: impl FnMut(u64, &[u8], Result<&Values<'_>, DeadReason>),
+    ) {
+        let meta = RecordMeta::default();
+        // Checked once for all lines. Where it fails, each line is looked at by itself.
+        let text = match self.sees_whole_records() {
+            true => None,
+            false => std::str::from_utf8(lines).ok(),
+        };
+        let mut values = self.without_fields(&meta);
+        let (mut number, mut at) = (first, 0);
+        while at < lines.len() {
+            if let Some(rest) = text.and_then(|text| text.get(at..))
+                && let Some(len) = self.read_alike(rest, &meta, &mut values)
+                && let Some(ending) = line_ending(&lines[at + len..])
+                && len < MAX_RECORD_BYTES
+            {
+                each(number, &lines[at..at + len], Ok(&values));
+                at += len + ending;
+            } else {
+                let len = memchr::memchr(b'\n', &lines[at..]).unwrap_or(lines.len() - at);
+                let record = lines[at..at + len].trim_ascii();
+                if !record.is_empty() {
+                    self.decode(record, &meta, |event| each(number, record, event));
                 }
-                match self.values(raw.into_iter(), meta) {
-                    Ok(values) => each(Ok(&values)),
-                    Err(reason) => each(Err(reason)),
+                at += len + 1;
+            }
+            number += 1;
+        }
+    }
+
+    /// Decodes rows whose columns are the fields of records, and calls `each` with the place of
+    /// every row. A mapping that sees whole records has no columns.
+    #[inline]
+    pub fn decode_rows(
+        &self,
+        rows: &StructArray,
+        mut each: impl FnMut(usize, Result<&Values<'_>, DeadReason>),
+    ) {
+        let column = |(path, names): (usize, &Path)| match self.is_of_record(path) {
+            true => Column::missing(),
+            false => Column::find(rows, names),
+        };
+        let columns: Vec<Column> = self.mapping.paths().enumerate().map(column).collect();
+        let mut values = self.without_fields(&RecordMeta::default());
+        for row in 0..rows.len() {
+            let mut slots = values.iter_mut();
+            let mut is_good = true;
+            for (path, (column, wanted)) in columns.iter().zip(&self.wanted).enumerate() {
+                let skipped = if path == RECORD_TIME { ATTRIBUTES - RECORD_TIME } else { 0 };
+                match (column.value(row, wanted), slots.nth(skipped)) {
+                    (Some(value), Some(slot)) => *slot = value,
+                    _ => is_good = false,
                 }
             }
+            // Why it is bad is asked again: then no good row carries the words of a bad one.
+            match is_good {
+                true => each(row, Ok(&values)),
+                false => each(row, Err(self.why_bad(&columns, row))),
+            }
+        }
+    }
+
+    #[cold]
+    fn why_bad(&self, columns: &[Column], row: usize) -> DeadReason {
+        let raws = columns.iter().map(|column| column.raw(row));
+        self.values(raws, &RecordMeta::default()).expect_err("a value of this row is bad")
+    }
+
+    /// The outermost names of all fields, where records can be read by columns: not where the
+    /// mapping sees whole records.
+    pub fn columns(&self) -> Option<Vec<String>> {
+        let first = |path: &Path| path.first().cloned();
+        (!self.sees_whole_records()).then(|| self.mapping.paths().filter_map(first).collect())
+    }
+
+    fn is_of_record(&self, path: usize) -> bool {
+        self.of_record.iter().any(|(other, _)| *other == path)
+    }
+
+    fn sees_whole_records(&self) -> bool {
+        self.mapping.record_filter.is_some() || self.mapping.explode.is_some()
+    }
+
+    /// Reads the record at the start of a text, if it is laid out as one before, and gives where it
+    /// ends.
+    #[inline(always)]
+    fn read_alike<'a>(
+        &self,
+        text: &'a str,
+        meta: &RecordMeta<'a>,
+        values: &mut Values<'a>,
+    ) -> Option<usize> {
+        let end = self.layouts.read(text, &self.wanted, values)?;
+        if !self.of_record.is_empty() {
+            for (path, of) in &self.of_record {
+                values[slot_of(*path)] = self.wanted[*path].value(of.raw(meta)).ok()?;
+            }
+        }
+        Some(end)
+    }
+
+    /// The slots of an event before any field is read.
+    #[inline]
+    fn without_fields<'a>(&self, meta: &RecordMeta<'a>) -> Values<'a> {
+        let mut values = Values::new();
+        for _ in 0..RECORD_TIME {
+            values.push(Value::Null);
+        }
+        push_meta(&mut values, meta);
+        for _ in RECORD_TIME..self.wanted.len() {
+            values.push(Value::Null);
+        }
+        values
+    }
+
+    /// The way for every record that is laid out as none before.
+    #[inline(never)]
+    fn decode_any(
+        &self,
+        record: &[u8],
+        text: Option<&str>,
+        meta: &RecordMeta<'_>,
+        each: &mut dyn FnMut(Result<&Values<'_>, DeadReason>),
+    ) {
+        let scanned = text.and_then(|text| self.fields.scan(text));
+        if let (Some(text), Some(_)) = (text, &scanned) {
+            let of_record = |path| self.is_of_record(path);
+            self.layouts.learn(text, &self.fields.root, &self.wanted, &of_record);
+        }
+        let mut raw = match scanned.map_or_else(|| self.fields.read_any(record), Ok) {
+            Ok(raw) => raw,
+            Err(reason) => return each(Err(reason)),
+        };
+        for (slot, of) in &self.of_record {
+            raw[*slot] = of.raw(meta);
+        }
+        match self.values(raw.into_iter(), meta) {
+            Ok(values) => each(Ok(&values)),
             Err(reason) => each(Err(reason)),
         }
     }
@@ -248,9 +405,7 @@ impl Decoder {
             Some((_, element)) => lookup(element, path).or_else(|| lookup(record, path)),
             None => lookup(record, path),
         };
-        let mapping = &self.mapping;
-        let standard = [&mapping.request_id, &mapping.video, &mapping.time];
-        let paths = standard.into_iter().chain(mapping.attributes.iter().map(|(_, path)| path));
+        let paths = self.mapping.paths();
         let of_record = |slot: usize| self.of_record.iter().find(|(s, _)| *s == slot);
         let raw = paths.enumerate().map(|(slot, path)| match of_record(slot) {
             Some((_, of)) => of.raw(meta),
@@ -281,6 +436,21 @@ impl Decoder {
         }
         Ok(values)
     }
+}
+
+/// How long the line ending is that stands here.
+#[inline(always)]
+fn line_ending(rest: &[u8]) -> Option<usize> {
+    match rest {
+        [] | [b'\n', ..] => Some(1),
+        [b'\r', b'\n', ..] => Some(2),
+        _ => None,
+    }
+}
+
+/// The slot of a path among the values of an event.
+fn slot_of(path: usize) -> usize {
+    if path < RECORD_TIME { path } else { path + (ATTRIBUTES - RECORD_TIME) }
 }
 
 /// The slots between the event's own three fields and its attributes.

@@ -142,7 +142,7 @@ impl Config {
             threads => format!("{threads} threads"),
         };
         vec![format!(
-            "{threads}, batches of {} or {} events, {} of memory for a backfill",
+            "{threads}, batches of {} or {} events, {} of memory",
             format_duration_ms(runtime.batch_interval_ms),
             grouped(runtime.batch_events),
             format_size(runtime.memory_bytes)

@@ -1,15 +1,16 @@
 //! The second half: each bucket is joined and counted.
 
 use super::bucket::Buckets;
+use super::count::{self, Counted, NumberedCell};
 use super::shared::Frozen;
 use super::{Backfill, BackfillError};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use marquee_model::{CellCounts, CellKey, RequestKey, Side};
+use marquee_model::{RequestKey, Side};
 use marquee_pipeline::Settings;
 use marquee_pipeline::chunk::Id;
-use marquee_pipeline::join::{Emit, Event, Join, Member};
-use marquee_sinks::cells::{Row, order};
+use marquee_pipeline::join::{Event, Join};
+use marquee_sinks::cells::Row;
 
 /// The members of one cell.
 #[derive(Debug, Default)]
@@ -18,53 +19,6 @@ pub struct CellMembers {
     pub impressions: Vec<Id>,
     /// Request ids that played it.
     pub plays: Vec<Id>,
-}
-
-/// A cell, its texts as numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct NumberedCell {
-    epoch: i64,
-    start_offset_ms: u32,
-    video: u32,
-    slice: u32,
-    length: u8,
-}
-
-/// Counts of one thread.
-#[derive(Default)]
-pub(super) struct Counted {
-    cells: HashMap<NumberedCell, u32, FixedState>,
-    counts: Vec<CellCounts>,
-    /// Cell, side and request of every member, where wanted.
-    members: Option<Vec<(NumberedCell, Side, RequestKey)>>,
-    /// The request whose event is being applied.
-    request: Option<RequestKey>,
-}
-
-impl Emit for Counted {
-    #[inline]
-    fn member(&mut self, member: Member) {
-        let cell = NumberedCell {
-            epoch: member.epoch,
-            start_offset_ms: member.start_offset_ms,
-            video: member.video,
-            slice: member.slice,
-            length: member.length,
-        };
-        let next = self.counts.len() as u32;
-        let place = *self.cells.entry(cell).or_insert(next);
-        if place == next {
-            self.counts.push(CellCounts::default());
-        }
-        let counts = &mut self.counts[place as usize];
-        match member.side {
-            Side::Impressions => counts.impressions += 1,
-            Side::Plays => counts.plays += 1,
-        }
-        if let (Some(members), Some(request)) = (&mut self.members, self.request) {
-            members.push((cell, member.side, request));
-        }
-    }
 }
 
 /// One thread's work.
@@ -78,8 +32,7 @@ impl<'a> Joiner<'a> {
     pub(super) fn new(backfill: &Backfill<'_>, frozen: &'a Frozen) -> Self {
         let mut settings = backfill.plan.settings.clone();
         settings.max_facts = u32::MAX; // it protects a running service, not a batch
-        let counted =
-            Counted { members: backfill.with_members.then(Vec::new), ..Counted::default() };
+        let counted = Counted::new(backfill.with_members);
         Joiner { frozen, join: Join::new(&settings, backfill.seed(), 0, 0), counted }
     }
 
@@ -106,40 +59,25 @@ pub(super) fn merge(
     frozen: &Frozen,
     settings: &Settings,
 ) -> Result<(Vec<Row>, Vec<CellMembers>), BackfillError> {
-    let mut all: HashMap<NumberedCell, CellCounts, FixedState> = HashMap::default();
-    let mut members = Vec::new();
-    for part in parts {
-        let part = part?;
-        for (cell, place) in part.cells {
-            let sum = all.entry(cell).or_default();
-            *sum = sum.plus(part.counts[place as usize]);
+    let mut parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let members = parts.iter_mut().flat_map(|part| part.members.take().unwrap_or_default());
+    let members: Vec<_> = members.collect();
+    let mut places: HashMap<NumberedCell, usize, FixedState> = HashMap::default();
+    let rows = count::rows(&parts, &frozen.symbols, settings, |cell| {
+        if !members.is_empty() {
+            places.insert(cell, places.len());
         }
-        members.extend(part.members.unwrap_or_default());
-    }
-    let named = |cell: &NumberedCell| CellKey {
-        video: frozen.symbols.video_text(cell.video).to_owned(),
-        slice: frozen.symbols.slice_text(cell.slice).to_owned(),
-        epoch_ms: settings.epochs_ms[cell.length as usize],
-        epoch_start_ms: cell.epoch * settings.longest_ms() + i64::from(cell.start_offset_ms),
-    };
-    let mut numbered: Vec<(NumberedCell, Row)> =
-        all.into_iter().map(|(cell, counts)| (cell, (named(&cell), counts))).collect();
-    numbered.sort_unstable_by(|a, b| order(&a.1.0).cmp(&order(&b.1.0)));
-    let members = by_cell(&numbered, members, frozen);
-    Ok((numbered.into_iter().map(|(_, row)| row).collect(), members))
+    });
+    Ok((rows, by_cell(&places, members, frozen)))
 }
 
 fn by_cell(
-    numbered: &[(NumberedCell, Row)],
+    places: &HashMap<NumberedCell, usize, FixedState>,
     members: Vec<(NumberedCell, Side, RequestKey)>,
     frozen: &Frozen,
 ) -> Vec<CellMembers> {
-    if members.is_empty() {
-        return Vec::new();
-    }
-    let places: HashMap<NumberedCell, usize> =
-        numbered.iter().enumerate().map(|(place, (cell, _))| (*cell, place)).collect();
-    let mut by_cell: Vec<CellMembers> = numbered.iter().map(|_| CellMembers::default()).collect();
+    let mut by_cell: Vec<CellMembers> = Vec::new();
+    by_cell.resize_with(places.len(), CellMembers::default);
     for (cell, side, request) in members {
         let id = match frozen.texts.get(&request) {
             Some(text) => Id::Text(text.clone()),

@@ -4,13 +4,13 @@ use super::bucket::{Buckets, Writer};
 use super::dead::DeadLetters;
 use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
 use super::{Backfill, BackfillError, Summary};
-use crate::plan::Plan;
+use crate::plan::{Plan, StreamPlan};
 use marquee_expr::Value;
 use marquee_model::{RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
 use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME};
-use marquee_sources::files::{Chunk, FileSet};
-use marquee_sources::json::RecordMeta;
+use marquee_sources::files::{Chunk, FileSet, RowGroup, Rows};
+use marquee_sources::json::Values;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -32,7 +32,11 @@ pub(super) struct Parser<'a> {
     epochs_of_lanes: Vec<BTreeSet<i64>>,
     /// The last line that was bad, and how many letters it has.
     last_bad: (usize, u64, usize),
+    /// The first error of a temporary file in this chunk.
+    failed: Option<std::io::Error>,
     scratch: Vec<u8>,
+    /// The tuple of all events without slices.
+    plain_tuple: Option<u32>,
     summary: Summary,
 }
 
@@ -55,7 +59,9 @@ impl<'a> Parser<'a> {
             keep_texts: backfill.with_members,
             epochs_of_lanes: vec![BTreeSet::new(); backfill.plan.lanes as usize],
             last_bad: (usize::MAX, 0, 0),
+            failed: None,
             scratch: Vec::new(),
+            plain_tuple: None,
             summary: Summary::default(),
         }
     }
@@ -69,40 +75,103 @@ impl<'a> Parser<'a> {
         while self.files.next_chunk(thread, &mut chunk)? {
             let (read, total) = self.files.progress();
             progress(read, total);
-            self.chunk(&chunk).map_err(BackfillError::Spill)?;
+            self.chunk(&mut chunk)?;
+            if let Some(error) = self.failed.take() {
+                return Err(BackfillError::Spill(error));
+            }
         }
         let writer = self.writer.take().expect("a parser runs once");
         writer.finish().map_err(BackfillError::Spill)?;
         Ok((self.summary, std::mem::take(&mut self.epochs_of_lanes)))
     }
 
-    fn chunk(&mut self, chunk: &Chunk) -> std::io::Result<()> {
-        let (source, kind) = self.files.input(chunk.input);
-        let stream = self.plan.stream(kind);
-        let mut result = Ok(());
-        chunk.for_each_line(|line, record| {
-            stream.decoder.decode(record, &RecordMeta::default(), |event| {
-                self.summary.events += 1;
-                let event = event.and_then(|values| self.event(stream, values));
-                match event {
-                    Ok(Some(event)) => {
-                        let writer = self.writer.as_mut().expect("the parser is running");
-                        if let Err(error) = writer.push(&event) {
-                            result = Err(error);
-                        }
-                    }
-                    Ok(None) => self.summary.filtered += 1,
-                    Err(reason) => self.dead(chunk.input, source, line, &reason, record),
-                }
-            });
+    fn chunk(&mut self, chunk: &mut Chunk) -> Result<(), BackfillError> {
+        let (input, first) = (chunk.input, chunk.first_line);
+        let Some(mut group) = chunk.rows.take() else {
+            self.lines(input, first, chunk.bytes());
+            return Ok(());
+        };
+        while let Some(rows) = group.next_rows()? {
+            self.rows(input, &mut group, &rows)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, input: usize, first: u64, lines: &[u8]) {
+        let (source, kind) = self.files.input(input);
+        let plan: &'a Plan = self.plan;
+        let stream = plan.stream(kind);
+        stream.decoder.decode_lines(lines, first, |line, record, event| {
+            if let Err(reason) = self.take(stream, event) {
+                self.dead(input, source, line, &reason, record);
+            }
         });
-        result
+    }
+
+    fn rows(
+        &mut self,
+        input: usize,
+        group: &mut RowGroup,
+        rows: &Rows,
+    ) -> Result<(), BackfillError> {
+        let (source, kind) = self.files.input(input);
+        let plan: &'a Plan = self.plan;
+        let stream = plan.stream(kind);
+        let mut record = Vec::new();
+        if stream.decoder.columns().is_none() {
+            for row in 0..rows.len() {
+                group.write_record(rows, row, &mut record)?;
+                record.push(b'\n');
+            }
+            self.lines(input, rows.first, &record);
+            return Ok(());
+        }
+        let mut bad = Vec::new();
+        stream.decoder.decode_rows(&rows.columns, |row, event| {
+            if let Err(reason) = self.take(stream, event) {
+                bad.push((row, reason));
+            }
+        });
+        for (row, reason) in bad {
+            record.clear();
+            group.write_record(rows, row, &mut record)?;
+            self.dead(input, source, rows.first + row as u64, &reason, &record);
+        }
+        Ok(())
+    }
+
+    /// Takes one event, good or bad.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        stream: &StreamPlan,
+        event: Result<&Values<'_>, DeadReason>,
+    ) -> Result<(), DeadReason> {
+        self.summary.events += 1;
+        match event {
+            Ok(values) => self.take_good(stream, values),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    #[inline]
+    fn take_good(&mut self, stream: &StreamPlan, values: &Values<'_>) -> Result<(), DeadReason> {
+        match self.event(stream, values)? {
+            Some(event) => {
+                let writer = self.writer.as_mut().expect("the parser is running");
+                if let Err(error) = writer.push(&event) {
+                    self.failed = Some(error);
+                }
+            }
+            None => self.summary.filtered += 1,
+        }
+        Ok(())
     }
 
     #[inline]
     fn event(
         &mut self,
-        plan: &crate::plan::StreamPlan,
+        plan: &StreamPlan,
         values: &[Value<'_>],
     ) -> Result<Option<Event>, DeadReason> {
         let video = match plan.stream.prepare(values) {
@@ -118,9 +187,10 @@ impl<'a> Parser<'a> {
         if self.keep_texts {
             self.remember(request, request_id, *time_ms);
         }
-        let scratch = &mut self.scratch;
-        let tuple =
-            self.symbols.tuple(|symbols| plan.stream.tuple(values, FOR_EVER, symbols, scratch));
+        let tuple = match self.plain_tuple {
+            Some(tuple) if !plan.stream.has_slices() => tuple,
+            _ => self.tuple(plan, values),
+        };
         Ok(Some(Event {
             kind: plan.stream.kind(),
             request,
@@ -128,6 +198,16 @@ impl<'a> Parser<'a> {
             tuple,
             time_ms: *time_ms,
         }))
+    }
+
+    fn tuple(&mut self, plan: &StreamPlan, values: &[Value<'_>]) -> u32 {
+        let scratch = &mut self.scratch;
+        let tuple =
+            self.symbols.tuple(|symbols| plan.stream.tuple(values, FOR_EVER, symbols, scratch));
+        if !plan.stream.has_slices() {
+            self.plain_tuple = Some(tuple);
+        }
+        tuple
     }
 
     /// What a backfill into a store needs besides.

@@ -1,10 +1,14 @@
-//! Parquet: each row becomes a line of JSON, so that one mapping serves all forms of input.
+//! Parquet: row groups that threads take one after the other, each read column by column.
+//!
+//! Only the columns that a mapping names are read. Where the whole record is wanted, for a mapping
+//! that looks at all of it or for a bad row's dead letter, a row becomes a line of JSON, so that one
+//! mapping serves all forms of input.
 //!
 //! Timestamps become whole milliseconds, as a mapping with `time_unit = "ms"` expects. Columns of a
 //! type that JSON has no plain form for (decimals, dates, bytes, maps) are left out, with a
 //! warning.
 
-use super::Chunk;
+use super::FileError;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -12,25 +16,41 @@ use arrow_array::types::{
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, RecordBatch, StructArray};
-use arrow_schema::{DataType, TimeUnit};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
 use serde::Serialize;
+use std::fmt::Display;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const ROWS: usize = 8192;
 
-/// The rows of one file.
-pub(super) struct Rows {
-    reader: ParquetRecordBatchReader,
-    row: u64,
+/// One file, of which threads take row groups.
+pub(super) struct Table {
+    source: Arc<Source>,
+    next_group: usize,
+    /// Number of its first row, counted from 1.
+    first_row: u64,
 }
 
-impl Rows {
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|e| e.to_string())?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
-        for field in builder.schema().fields().iter().filter(|f| !has_json(f.data_type())) {
+struct Source {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+    /// Places of the columns that are needed; `None` for all.
+    needed: Option<Vec<usize>>,
+}
+
+impl Table {
+    /// Opens a file, of which the columns of these names are needed, or all.
+    pub(super) fn open(path: &Path, names: Option<&[String]>) -> Result<Self, String> {
+        let file = File::open(path).map_err(text)?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(text)?;
+        for field in metadata.schema().fields().iter().filter(|f| !has_json(f.data_type())) {
             tracing::warn!(
                 "{}: column {:?} is left out: {} has no plain form in JSON; cast it to text or a \
                  number if it is needed",
@@ -39,27 +59,174 @@ impl Rows {
                 field.data_type(),
             );
         }
-        let reader = builder.with_batch_size(ROWS).build().map_err(|e| e.to_string())?;
-        Ok(Rows { reader, row: 0 })
+        let needed = names.map(|names| {
+            let fields = metadata.schema().fields().iter().enumerate();
+            fields.filter(|(_, f)| names.contains(f.name())).map(|(place, _)| place).collect()
+        });
+        let metadata = with_views(metadata).map_err(text)?;
+        let source = Source { path: path.to_owned(), metadata, needed };
+        Ok(Table { source: Arc::new(source), next_group: 0, first_row: 1 })
     }
 
-    pub(super) fn read(&mut self, chunk: &mut Chunk) -> Result<bool, String> {
-        let Some(batch) = self.reader.next() else { return Ok(false) };
-        let batch: RecordBatch = batch.map_err(|e| e.to_string())?;
-        chunk.first_line = self.row + 1;
-        self.row += batch.num_rows() as u64;
-        chunk.bytes.clear();
-        let rows = StructArray::from(batch);
-        for row in 0..rows.len() {
-            write_object(&rows, row, &mut chunk.bytes);
-            chunk.bytes.push(b'\n');
-        }
-        chunk.len = chunk.bytes.len();
-        Ok(true)
+    /// Rows in all.
+    pub(super) fn rows(&self) -> u64 {
+        u64::try_from(self.source.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// Takes the next row group, and says how many bytes it has in the file.
+    pub(super) fn take(&mut self) -> Result<Option<(RowGroup, u64)>, String> {
+        let groups = self.source.metadata.metadata().row_groups();
+        let Some(group) = groups.get(self.next_group) else { return Ok(None) };
+        let reader = self.source.reader(self.next_group, self.source.needed.as_deref())?;
+        let taken = RowGroup {
+            source: self.source.clone(),
+            group: self.next_group,
+            next_row: self.first_row,
+            next_batch: 0,
+            reader,
+            whole: None,
+        };
+        self.next_group += 1;
+        self.first_row += u64::try_from(group.num_rows()).unwrap_or(0);
+        Ok(Some((taken, u64::try_from(group.compressed_size()).unwrap_or(0))))
     }
 }
 
-fn has_json(data_type: &DataType) -> bool {
+/// Texts are read as views of their pages, so that they are not copied.
+fn with_views(metadata: ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let view = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => field.clone(),
+    };
+    let fields: Vec<_> = metadata.schema().fields().iter().map(view).collect();
+    let schema = Schema::new_with_metadata(fields, metadata.schema().metadata().clone());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    ArrowReaderMetadata::try_new(metadata.metadata().clone(), options)
+}
+
+impl Source {
+    /// Every reader opens the file for itself: a file that is shared has one position.
+    fn reader(
+        &self,
+        group: usize,
+        needed: Option<&[usize]>,
+    ) -> Result<ParquetRecordBatchReader, String> {
+        let file = File::open(&self.path).map_err(text)?;
+        let metadata = self.metadata.clone();
+        let schema = metadata.metadata().file_metadata().schema_descr_ptr();
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_row_groups(vec![group])
+            .with_batch_size(ROWS);
+        // Without any column there would be no rows.
+        if let Some(needed @ [_, ..]) = needed {
+            let mask = ProjectionMask::roots(&schema, needed.iter().copied());
+            builder = builder.with_projection(mask);
+        }
+        builder.build().map_err(text)
+    }
+}
+
+/// One row group of a file, in the hands of one thread.
+pub struct RowGroup {
+    source: Arc<Source>,
+    group: usize,
+    next_row: u64,
+    next_batch: usize,
+    reader: ParquetRecordBatchReader,
+    whole: Option<Whole>,
+}
+
+/// The same rows with all columns, for those that are shown whole.
+struct Whole {
+    reader: ParquetRecordBatchReader,
+    /// How many batches were read, and the last of them.
+    read: usize,
+    rows: StructArray,
+}
+
+/// Some rows.
+pub struct Rows {
+    /// Number of the first one, counted from 1.
+    pub first: u64,
+    /// The needed columns.
+    pub columns: StructArray,
+    batch: usize,
+}
+
+impl Rows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl RowGroup {
+    /// The next rows of it, if there are any.
+    pub fn next_rows(&mut self) -> Result<Option<Rows>, FileError> {
+        let Some(batch) = self.reader.next() else { return Ok(None) };
+        let batch: RecordBatch = batch.map_err(|e| self.failed(&e))?;
+        let first = self.next_row;
+        self.next_row += batch.num_rows() as u64;
+        self.next_batch += 1;
+        Ok(Some(Rows { first, columns: batch.into(), batch: self.next_batch }))
+    }
+
+    /// Adds one of these rows to `out` as a JSON object, with all columns. To be asked in the order
+    /// of the rows.
+    pub fn write_record(
+        &mut self,
+        rows: &Rows,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FileError> {
+        if self.source.needed.is_none() {
+            write_object(&rows.columns, row, out);
+            return Ok(());
+        }
+        let mut whole = match self.whole.take() {
+            Some(whole) => whole,
+            None => {
+                let reader = self.source.reader(self.group, None).map_err(|e| self.failed(&e))?;
+                Whole { reader, read: 0, rows: StructArray::new_empty_fields(0, None) }
+            }
+        };
+        while whole.read < rows.batch {
+            let batch = whole.reader.next();
+            let batch = batch.ok_or_else(|| self.failed(&"it has become shorter"))?;
+            whole.rows = batch.map_err(|e| self.failed(&e))?.into();
+            whole.read += 1;
+        }
+        if row >= whole.rows.len() {
+            return Err(self.failed(&"it has become shorter"));
+        }
+        write_object(&whole.rows, row, out);
+        self.whole = Some(whole);
+        Ok(())
+    }
+
+    fn failed(&self, reason: &dyn Display) -> FileError {
+        let path = self.source.path.display().to_string();
+        FileError::Parquet { path, reason: reason.to_string() }
+    }
+}
+
+impl std::fmt::Debug for RowGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "row group {} of {}", self.group, self.source.path.display())
+    }
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// Whether values of a type become JSON.
+pub(crate) fn has_json(data_type: &DataType) -> bool {
     use DataType as T;
     match data_type {
         T::Null | T::Boolean | T::Utf8 | T::LargeUtf8 | T::Utf8View | T::Timestamp(..) => true,
@@ -71,7 +238,7 @@ fn has_json(data_type: &DataType) -> bool {
     }
 }
 
-fn write_object(rows: &StructArray, row: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_object(rows: &StructArray, row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
     let mut first = true;
     for (field, column) in rows.fields().iter().zip(rows.columns()) {

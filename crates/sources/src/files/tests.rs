@@ -68,3 +68,56 @@ fn a_missing_file_is_named() {
     let error = FileSet::open(&[(Kind::Play, missing)]).err().expect("it is missing");
     assert!(error.to_string().starts_with("cannot open no/such/file: "), "{error}");
 }
+
+/// A file of row groups of this many rows: text `a`, and `b`, its number.
+fn parquet(rows: usize, group: usize) -> tempfile::NamedTempFile {
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    let a: ArrayRef = Arc::new(StringArray::from_iter_values((1..=rows).map(|n| format!("t{n}"))));
+    let b: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=rows as i64));
+    let batch = RecordBatch::try_from_iter([("a", a), ("b", b)]).expect("equal lengths");
+    let properties = ::parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .build();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(
+        file.reopen().expect("it is there"),
+        batch.schema(),
+        Some(properties),
+    )
+    .expect("a schema that Parquet knows");
+    writer.write(&batch).expect("there is room");
+    writer.close().expect("there is room");
+    file
+}
+
+#[test]
+fn row_groups_keep_the_numbers_of_their_rows_and_show_whole_records() {
+    let file = parquet(50_000, 20_000);
+    for needed in [None, Some(vec!["a".to_owned()]), Some(vec!["none".to_owned()])] {
+        let inputs = [(Kind::Play, file.path().to_owned())];
+        let set = FileSet::open_columns(&inputs, &|_| needed.clone()).expect("it opens");
+        assert_eq!(set.records(150), Some(50_000));
+        let (mut chunk, mut groups, mut next) = (Chunk::default(), 0, 1);
+        while set.next_chunk(0, &mut chunk).expect("it reads") {
+            let mut group = chunk.rows.take().expect("rows, not lines");
+            groups += 1;
+            while let Some(rows) = group.next_rows().expect("it reads") {
+                assert_eq!(rows.first, next);
+                let columns = rows.columns.num_columns();
+                assert_eq!(
+                    columns,
+                    if needed.as_ref().is_some_and(|n| n[0] == "a") { 1 } else { 2 }
+                );
+                for row in (0..rows.len()).step_by(977) {
+                    let mut record = Vec::new();
+                    group.write_record(&rows, row, &mut record).expect("it reads");
+                    let number = rows.first + row as u64;
+                    let expected = format!("{{\"a\":\"t{number}\",\"b\":{number}}}");
+                    assert_eq!(String::from_utf8_lossy(&record), expected);
+                }
+                next += rows.len() as u64;
+            }
+        }
+        assert_eq!((groups, next), (3, 50_001));
+    }
+}

@@ -47,11 +47,15 @@ impl<'a> Raw<'a> {
             Some(Json::String(text)) => Raw::String(Cow::Borrowed(text)),
             Some(Json::Array(_)) => Raw::List,
             Some(Json::Object(_)) => Raw::Object,
-            Some(Json::Number(number)) => match (number.as_i64(), number.as_u64()) {
-                (Some(int), _) => Raw::Int(int),
-                (None, Some(large)) => Raw::Large(large),
-                (None, None) => Raw::Double(number.as_f64().unwrap_or(f64::NAN)),
-            },
+            Some(Json::Number(number)) => Raw::of_number(number),
+        }
+    }
+
+    pub(super) fn of_number(number: &serde_json::Number) -> Self {
+        match (number.as_i64(), number.as_u64()) {
+            (Some(int), _) => Raw::Int(int),
+            (None, Some(large)) => Raw::Large(large),
+            (None, None) => Raw::Double(number.as_f64().unwrap_or(f64::NAN)),
         }
     }
 }
@@ -62,7 +66,7 @@ pub(super) type Raws<'a> = SmallVec<[Raw<'a>; 8]>;
 /// The tree of all named paths.
 #[derive(Clone, Debug)]
 pub(super) struct Fields {
-    root: Node,
+    pub(super) root: Node,
     slots: usize,
 }
 
@@ -111,19 +115,17 @@ impl Fields {
         fields
     }
 
-    /// Reads one record. A field that is there twice has its last value.
-    #[inline]
-    pub(super) fn read<'a>(&self, record: &'a [u8]) -> Result<Raws<'a>, DeadReason> {
+    /// Reads an ordinary record.
+    pub(super) fn scan<'a>(&self, record: &'a str) -> Option<Raws<'a>> {
         let mut raws: Raws<'a> = SmallVec::from_elem(Raw::Missing, self.slots);
-        if scan::read(record, &self.root, &mut raws).is_some() {
-            return Ok(raws);
-        }
-        self.read_any(record)
+        scan::read(record, &self.root, &mut raws)?;
+        Some(raws)
     }
 
-    /// Reads a record that is not ordinary, or not even valid.
+    /// Reads a record that is not ordinary, or not even valid. A field that is there twice has its
+    /// last value.
     #[cold]
-    fn read_any<'a>(&self, record: &'a [u8]) -> Result<Raws<'a>, DeadReason> {
+    pub(super) fn read_any<'a>(&self, record: &'a [u8]) -> Result<Raws<'a>, DeadReason> {
         let mut raws: Raws<'a> = SmallVec::from_elem(Raw::Missing, self.slots);
         let mut json = serde_json::Deserializer::from_slice(record);
         let object = Object { node: &self.root, raws: &mut raws };
@@ -143,6 +145,11 @@ impl Node {
             }
         };
         &mut self.children[place].node
+    }
+
+    /// The slots that want the value here, of all paths.
+    pub(super) fn slots(&self) -> &[usize] {
+        &self.slots
     }
 
     /// The child whose name stands in `bytes` from `start` to `end`. `expected` is where it is
@@ -334,21 +341,21 @@ mod tests {
     fn check(record: &[u8]) {
         let fields = fields();
         let mut raws: Raws<'_> = SmallVec::from_elem(Raw::Missing, fields.slots);
-        if scan::read(record, &fields.root, &mut raws).is_some() {
-            let text = String::from_utf8_lossy(record);
+        let Ok(text) = std::str::from_utf8(record) else { return };
+        if scan::read(text, &fields.root, &mut raws).is_some() {
             assert_eq!(fields.read_any(record), Ok(raws), "{text}");
         }
     }
 
     #[test]
     fn ordinary_records_are_scanned() {
-        let record = br#"{"r":"a","x":[1.5e3,{"y":null}],"t":-12,"c":{"r":true,"d":{"e":"f"}}}"#;
+        let record = r#"{"r":"a","x":[1.5e3,{"y":null}],"t":-12,"c":{"r":true,"d":{"e":"f"}}}"#;
         let fields = fields();
         let mut raws: Raws<'_> = SmallVec::from_elem(Raw::Missing, fields.slots);
         assert!(scan::read(record, &fields.root, &mut raws).is_some());
         assert_eq!(raws[2], Raw::Int(-12));
         assert_eq!(raws[4], Raw::String(Cow::Borrowed("f")));
-        check(record);
+        check(record.as_bytes());
     }
 
     #[test]

@@ -13,13 +13,33 @@ const MAX_DEPTH: usize = 16;
 
 /// Reads a record into the slots of a tree of paths. `None`: it is not ordinary.
 #[inline]
-pub(super) fn read<'a>(record: &'a [u8], root: &Node, raws: &mut Raws<'a>) -> Option<()> {
-    // Checked once for the whole record, so that its strings need no check of their own.
-    let text = std::str::from_utf8(record).ok()?;
-    let mut scan = Scan { text, bytes: record, at: 0 };
+pub(super) fn read<'a>(record: &'a str, root: &Node, raws: &mut Raws<'a>) -> Option<()> {
+    let mut scan = Scan { text: record, bytes: record.as_bytes(), at: 0 };
     scan.expect(b'{')?;
     scan.object(Some(root), raws, 0)?;
     (scan.blanks() == 0 && scan.at == record.len()).then_some(())
+}
+
+/// Where a number that stands here ends.
+pub(super) fn number_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut scan = Scan { text: "", bytes, at };
+    scan.number()?;
+    Some(scan.at)
+}
+
+/// A number with a fraction, or a long one, and where it ends.
+#[inline(never)]
+pub(super) fn number_at(text: &str, at: usize) -> Option<(Raw<'static>, usize)> {
+    let end = number_end(text.as_bytes(), at)?;
+    let number: serde_json::Number = serde_json::from_str(text.get(at..end)?).ok()?;
+    Some((Raw::of_number(&number), end))
+}
+
+/// Where a list that stands here ends.
+pub(super) fn list_end(text: &str, at: usize) -> Option<usize> {
+    let mut scan = Scan { text, bytes: text.as_bytes(), at };
+    scan.list(&mut Raws::new(), 1)?;
+    Some(scan.at)
 }
 
 struct Scan<'a> {
@@ -99,7 +119,17 @@ impl<'a> Scan<'a> {
                 let (start, end) = self.string()?;
                 Raw::String(Cow::Borrowed(self.text.get(start..end)?))
             }
-            b'-' | b'0'..=b'9' => Raw::Int(self.integer()?),
+            b'-' | b'0'..=b'9' => {
+                let start = self.at;
+                match self.integer() {
+                    Some(number) => Raw::Int(number),
+                    None => {
+                        let (raw, end) = number_at(self.text, start)?;
+                        self.at = end;
+                        raw
+                    }
+                }
+            }
             b't' => self.word("true", Raw::Bool(true))?,
             b'f' => self.word("false", Raw::Bool(false))?,
             b'n' => self.word("null", Raw::Null)?,
@@ -249,7 +279,7 @@ impl<'a> Scan<'a> {
 /// Sets the high bit of the lowest byte that is a quote, a backslash or a control character (and
 /// perhaps of higher ones, which do not matter).
 #[inline(always)]
-fn special_bytes(word: u64) -> u64 {
+pub(super) fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     // A byte of x is zero exactly where the lowest set bit of this is (Hacker's Delight, 6-1).

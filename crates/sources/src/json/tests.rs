@@ -1,5 +1,8 @@
 //! Tests of decoding: every kind of bad input, and every way of mapping.
 
+mod alike;
+mod rows;
+
 use super::*;
 use marquee_expr::Type;
 

@@ -37,7 +37,6 @@ impl Wanted {
     }
 
     /// The typed value, or why it is none.
-    #[inline]
     pub(super) fn value<'a>(&self, raw: Raw<'a>) -> Result<Value<'a>, DeadReason> {
         match self.what {
             What::Id => self.id_value(raw),
@@ -46,7 +45,40 @@ impl Wanted {
         }
     }
 
-    #[inline]
+    /// The value of a text; `None` if it is not plainly a good one.
+    #[inline(always)]
+    pub(super) fn text<'a>(&self, text: &'a str) -> Option<Value<'a>> {
+        match self.what {
+            What::Id => {
+                (1..=MAX_ID_BYTES).contains(&text.len()).then_some(Value::String(text.into()))
+            }
+            What::Attribute(Type::String, _) => Some(Value::String(text.into())),
+            _ => self.value(Raw::String(text.into())).ok(),
+        }
+    }
+
+    /// The value of a whole number; `None` if it is not plainly a good one.
+    #[inline(always)]
+    pub(super) fn int<'a>(&self, number: i64) -> Option<Value<'a>> {
+        match self.what {
+            What::Time(TimeUnit::Milliseconds) => {
+                (0..=MAX_EVENT_TIME_MS).contains(&number).then_some(Value::Int(number))
+            }
+            What::Attribute(Type::Int, _) => Some(Value::Int(number)),
+            _ => self.value(Raw::Int(number)).ok(),
+        }
+    }
+
+    /// The value of `true`, `false` or (`None`) `null`, if it is a good one.
+    pub(super) fn word<'a>(&self, word: Option<bool>) -> Option<Value<'a>> {
+        self.value(word.map_or(Raw::Null, Raw::Bool)).ok()
+    }
+
+    /// Whether an event without this field is good.
+    pub(super) fn may_be_missing(&self) -> bool {
+        matches!(self.what, What::Attribute(_, true))
+    }
+
     fn id_value<'a>(&self, raw: Raw<'a>) -> Result<Value<'a>, DeadReason> {
         let text = match raw {
             Raw::String(text) => text,
@@ -62,7 +94,6 @@ impl Wanted {
         }
     }
 
-    #[inline]
     fn time_value(&self, raw: Raw<'_>, unit: TimeUnit) -> Result<i64, DeadReason> {
         let ms = match (unit, &raw) {
             (TimeUnit::Milliseconds, Raw::Int(ms)) => Some(*ms),
@@ -95,7 +126,6 @@ impl Wanted {
         }
     }
 
-    #[inline]
     fn attribute_value<'a>(
         &self,
         raw: Raw<'a>,

@@ -259,7 +259,7 @@ state   of an epoch goes 70m after its end (within 1h + early 0s + lateness 10m)
 
 stores  counts and members in /etc/m/data/store, kept for ever
 
-runs    one thread for each core, batches of 250ms or 200,000 events, 1GiB of memory for a backfill
+runs    one thread for each core, batches of 250ms or 200,000 events, 1GiB of memory
 
 serves  http://127.0.0.1:8080, events in bodies of up to 4MiB
 "#,
