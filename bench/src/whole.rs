@@ -42,7 +42,11 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let parquet = [data.file("impressions.parquet"), data.file("plays.parquet")];
     for (from, to) in [&data.impressions, &data.plays].into_iter().zip(&parquet) {
         let [from, to] = [from, to].map(|path| literal(path));
-        let copy = format!("copy (select * from read_ndjson({from})) to {to} (format parquet)");
+        // DuckDB takes the ids for UUIDs, whose form in Parquet marquee does not read.
+        let copy = format!(
+            "copy (select * replace (request_id::varchar as request_id) from read_ndjson({from}))
+             to {to} (format parquet)"
+        );
         duckdb.rows(&[&copy]);
     }
     sync()?;
