@@ -13,9 +13,10 @@ use marquee::{service, wiring};
 use marquee_e2e::data::example;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::Id;
-use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
+use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::{Plan, SystemClock};
 use marquee_sinks::letters::LetterFolder;
+use marquee_sinks::snapshots::SnapshotFolder;
 use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use marquee_sources::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,6 +145,10 @@ fn settings(config: &Config, plan: &Arc<Plan>, folder: &Path) -> LanesSettings {
         memory: StateMemory::new(wiring::state_bytes(config), state),
         letters: Arc::new(LetterFolder::new(folder.to_owned())),
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
+        snapshots: Some(SnapshotsSettings {
+            place: Arc::new(SnapshotFolder::new(folder.join("snapshots"))),
+            interval: Duration::from_millis(config.snapshots.interval_ms as u64),
+        }),
     }
 }
 

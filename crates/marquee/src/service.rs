@@ -5,11 +5,12 @@ use crate::config::{Config, Fault, LogKind};
 use crate::log::{self, Log};
 use crate::wiring;
 use marquee_runtime::SystemClock;
-use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
+use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_server::Parts;
 use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE, StoreMemory};
 use marquee_sinks::letters::LetterFolder;
+use marquee_sinks::snapshots::SnapshotFolder;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -232,6 +233,7 @@ fn start_lanes(
         ),
         letters: Arc::new(LetterFolder::new(store.path().to_owned())),
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
+        snapshots: snapshots(config, store),
     };
     let stop = stop.clone();
     let on_failure = move |reason: &str| {
@@ -239,6 +241,15 @@ fn start_lanes(
     };
     let sources = log.sources(wiring::threads(config))?;
     Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), on_failure))
+}
+
+/// Beside the store whose counts they go with.
+fn snapshots(config: &Config, store: &EmbeddedStore) -> Option<SnapshotsSettings> {
+    let interval_ms = config.snapshots.interval_ms;
+    (interval_ms > 0).then(|| SnapshotsSettings {
+        place: Arc::new(SnapshotFolder::new(store.path().join("snapshots"))),
+        interval: Duration::from_millis(interval_ms as u64),
+    })
 }
 
 async fn wait(mut stopped: watch::Receiver<Option<Stop>>) {

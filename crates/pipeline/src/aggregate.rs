@@ -364,6 +364,26 @@ impl Aggregate {
         CellChange { epoch, video, slice, length, start_offset_ms, counts, impressions, plays }
     }
 
+    /// Whether some cells go on from what the store held of them: then the counts are not those of
+    /// the join's facts alone.
+    pub(crate) fn is_seeded(&self) -> bool {
+        !self.bases.is_empty()
+    }
+
+    /// Takes a cell of an open epoch from a snapshot. `false` where it is there already, or its
+    /// counts are too large.
+    pub(crate) fn load(&mut self, place: &CellPlace, counts: CellCounts) -> bool {
+        let cells = self.epochs.get(&place.epoch).map_or(0, |cells| cells.cells.len());
+        let number = self.cell_of(place.epoch, place.key()) as usize;
+        let (Ok(impressions), Ok(plays)) = (counts.impressions.try_into(), counts.plays.try_into())
+        else {
+            return false;
+        };
+        let cell = &mut self.epochs.get_mut(&place.epoch).expect("it was just used").cells[number];
+        (cell.impressions, cell.plays) = (impressions, plays);
+        number == cells
+    }
+
     /// Cells of open epochs.
     pub fn len(&self) -> usize {
         self.epochs.values().map(|cells| cells.cells.len()).sum()

@@ -13,6 +13,7 @@ mod arena;
 pub mod cold;
 mod group;
 mod plays;
+mod saved;
 
 use crate::settings::{EpochOfPlay, Impressions, Match, Settings};
 use crate::symbols::Symbols;
@@ -21,6 +22,8 @@ use foldhash::fast::FixedState;
 use group::{Fact, Group, Handle};
 use marquee_model::{Kind, RequestKey, Side};
 use plays::{Play, Plays};
+pub use saved::Unsaved;
+pub(crate) use saved::{SavedFact, SavedPlay};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;

@@ -381,6 +381,58 @@ impl LanePipeline {
     }
 }
 
+/// The stages, as a snapshot writes them.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) settings: &'a LaneSettings,
+    pub(crate) symbols: &'a Symbols,
+    pub(crate) watermark: &'a Watermark,
+    pub(crate) join: &'a Join,
+    pub(crate) aggregate: &'a Aggregate,
+}
+
+/// The stages, as a snapshot fills them.
+pub(crate) struct PartsMut<'a> {
+    pub(crate) symbols: &'a mut Symbols,
+    pub(crate) watermark: &'a mut Watermark,
+    pub(crate) join: &'a mut Join,
+    pub(crate) aggregate: &'a mut Aggregate,
+}
+
+/// What [`crate::snapshot`] needs.
+impl LanePipeline {
+    /// Whether a snapshot can hold the state: it is whole, follows from the log alone, and all of it
+    /// was given to be written.
+    pub fn can_be_saved(&self) -> bool {
+        let is_whole = self.mode == Mode::Live && self.join.failure().is_none();
+        is_whole && !self.has_changes() && !self.aggregate.is_seeded()
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let LanePipeline { settings, symbols, watermark, join, aggregate, .. } = self;
+        Parts { settings, symbols, watermark, join, aggregate }
+    }
+
+    /// A lane that is filled from a snapshot, and then catches up with its commit.
+    pub(crate) fn to_be_loaded(settings: LaneSettings, resume: Resume, kept_from: i64) -> Self {
+        Self::with(settings, resume, kept_from, Mode::Rebuilding)
+    }
+
+    pub(crate) fn parts_mut(&mut self) -> PartsMut<'_> {
+        let LanePipeline { symbols, watermark, join, aggregate, .. } = self;
+        PartsMut { symbols, watermark, join, aggregate }
+    }
+
+    pub(crate) fn kept_from(&self) -> i64 {
+        self.join.kept_from()
+    }
+
+    /// Frees the symbols of epochs that have gone since the snapshot.
+    pub(crate) fn sweep_symbols(&mut self) {
+        self.symbols.sweep(self.join.kept_from());
+    }
+}
+
 /// A cell with its texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellView<'a> {

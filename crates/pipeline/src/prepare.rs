@@ -152,6 +152,12 @@ impl Stream {
         self.kind
     }
 
+    /// The names and slots of the attributes of each grouping set: what tuples of slices are made
+    /// of, and in which order.
+    pub fn slices(&self) -> &[Vec<(String, usize)>] {
+        &self.slices
+    }
+
     /// Filters one event and finds the video that it counts under.
     #[inline]
     pub fn prepare<'v>(&self, values: &'v [Value<'v>]) -> Prepared<'v> {

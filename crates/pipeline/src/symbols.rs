@@ -145,6 +145,13 @@ impl Interner {
         }
     }
 
+    /// Every text in use with its number and the newest epoch that uses it, by number: for a
+    /// snapshot.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (u32, &[u8], i64)> {
+        let texts = self.texts.iter().zip(&self.last_used).zip(0..);
+        texts.filter(|((_, last), _)| **last != i64::MIN).map(|((t, last), n)| (n, &**t, *last))
+    }
+
     /// Texts in use.
     pub fn len(&self) -> usize {
         self.texts.len() - self.free.len()
@@ -250,6 +257,19 @@ impl Symbols {
         self.videos.sweep(oldest_epoch);
         self.tuples.sweep(oldest_epoch);
         self.slices.sweep(oldest_epoch);
+    }
+
+    /// Every tuple in use: number, values, newest epoch. For a snapshot.
+    pub(crate) fn tuples_in_use(&self) -> impl Iterator<Item = (u32, &[u8], i64)> {
+        self.tuples.in_use()
+    }
+
+    /// Takes a tuple from a snapshot and returns its number.
+    pub(crate) fn load_tuple(&mut self, values: &[u8], epoch: i64, slices: &[u32]) -> u32 {
+        let tuple = self.tuples.intern(values, epoch);
+        self.flat.truncate(tuple as usize * self.groupings);
+        self.flat.extend_from_slice(slices);
+        tuple
     }
 
     /// Memory held, in bytes.

@@ -76,6 +76,39 @@ impl Watermark {
     }
 }
 
+/// What a snapshot holds of it.
+impl Watermark {
+    /// The largest value reached.
+    pub(crate) fn saved_reached_ms(&self) -> Option<i64> {
+        self.reached_ms
+    }
+
+    /// For each topic the largest times and their requests, ascending, and the least that its
+    /// watermark is because it was idle. Since when it is idle is not kept: while nobody looks, it
+    /// holds the watermark.
+    pub(crate) fn saved_topics(&self) -> impl Iterator<Item = (&[(i64, RequestKey)], Option<i64>)> {
+        self.topics.iter().map(|clock| (&*clock.largest, clock.idle_floor_ms))
+    }
+
+    /// Takes what [`Watermark::saved_reached_ms`] gave.
+    pub(crate) fn load_reached_ms(&mut self, reached_ms: Option<i64>) {
+        self.reached_ms = reached_ms;
+    }
+
+    /// Takes what [`Watermark::saved_topics`] gave of one topic; the support may be another one.
+    pub(crate) fn load_topic(
+        &mut self,
+        topic: usize,
+        largest: impl Iterator<Item = (i64, RequestKey)>,
+        idle_floor_ms: Option<i64>,
+    ) {
+        for (seen_ms, request) in largest {
+            self.topics[topic].observe(request, seen_ms);
+        }
+        self.topics[topic].idle_floor_ms = idle_floor_ms;
+    }
+}
+
 /// The largest times seen in one topic, each of another request.
 #[derive(Clone, Debug)]
 struct TopicClock {

@@ -65,7 +65,7 @@ proptest! {
         prop_assert_eq!(first, Machine::play(&history)?);
     }
 
-    /// What lies on disk is state like any other.
+    /// What lies on disk is state like any other, also in a snapshot.
     #[test]
     fn a_state_on_disk_writes_the_same_bytes(history in history::any()) {
         let is_spill = |step: &Step| matches!(step, Step::Spill { .. });

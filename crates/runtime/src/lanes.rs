@@ -17,9 +17,11 @@ mod owner;
 mod rebuild;
 mod resume;
 mod room;
+mod snapshots;
 
 pub use owner::{Next, Owner};
 pub use room::{StateFolder, StateMemory};
+pub use snapshots::SnapshotsSettings;
 
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -58,6 +60,8 @@ pub struct LanesSettings {
     /// Short name of what is counted, by [`LanesSettings::name_of`]: it tells the commits of this
     /// generation from those of others.
     pub name: String,
+    /// Snapshots of the state; `None`: there are none, and a restart reads the log again.
+    pub snapshots: Option<SnapshotsSettings>,
 }
 
 impl LanesSettings {

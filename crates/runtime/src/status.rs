@@ -6,6 +6,7 @@
 use marquee_pipeline::lane::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// How one lane is doing, as of its last commit (or, while it rebuilds, as of its last batch).
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct LaneStatus {
     pub rebuilding: bool,
     /// While it is being rebuilt: records that were read again, of how many.
     pub rebuilt_records: (u64, u64),
+    /// While it is being rebuilt: how long the rest of them takes if it goes on as until now.
+    pub rebuild_left: Option<Duration>,
     /// Next offset to read by topic: everything before it is durable in the store.
     pub next_offsets: Vec<u64>,
     /// End of the log by topic.
@@ -48,6 +51,19 @@ pub struct LaneStatus {
     /// Records that the lane's position moved on by, per second, over the last ten seconds or so.
     /// Reading again moves no position.
     pub records_per_second: f64,
+    /// The last snapshot of the state that this process has taken.
+    pub snapshot: Option<SnapshotStatus>,
+}
+
+/// A snapshot that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// When it was durable, milliseconds since 1970 UTC.
+    pub taken_ms: i64,
+    /// Its length.
+    pub bytes: u64,
+    /// How long the lane stood still for it.
+    pub took: Duration,
 }
 
 impl LaneStatus {
@@ -155,8 +171,34 @@ impl StatusBoard {
         reasons.extend(rebuilding.map(|lane| {
             let (read, all) = lane.rebuilt_records;
             let share = (100 * read).checked_div(all).map(|p| format!(", {p} % of {all} records"));
-            format!("lane {} is rebuilding its state{}", lane.lane, share.unwrap_or_default())
+            let left =
+                lane.rebuild_left.map(|left| format!(", about {} s left", left.as_secs() + 1));
+            let (share, left) = (share.unwrap_or_default(), left.unwrap_or_default());
+            format!("lane {} is rebuilding its state{share}{left}", lane.lane)
         }));
         reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_says_how_far_it_is_and_how_long_the_rest_takes() {
+        let board = StatusBoard::new(1, 1);
+        board.give([0].into_iter(), false);
+        assert_eq!(board.reasons_not_ready(), ["lane 0 is rebuilding its state"]);
+        let rebuilding = LaneStatus {
+            rebuilding: true,
+            rebuilt_records: (250, 1000),
+            rebuild_left: Some(Duration::from_millis(11_200)),
+            ..LaneStatus::default()
+        };
+        board.set(rebuilding);
+        let said = "lane 0 is rebuilding its state, 25 % of 1000 records, about 12 s left";
+        assert_eq!(board.reasons_not_ready(), [said]);
+        board.set(LaneStatus::default());
+        assert_eq!(board.reasons_not_ready(), Vec::<String>::new());
     }
 }

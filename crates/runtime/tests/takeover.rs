@@ -11,6 +11,8 @@
 mod history;
 #[path = "takeover/log.rs"]
 mod log;
+#[path = "takeover/snapshots.rs"]
+mod snapshots;
 #[path = "takeover/store.rs"]
 mod store;
 
@@ -18,10 +20,11 @@ use history::{End, History, PROCESSES, Run, plan};
 use log::{Log, ScriptedSource};
 use marquee_oracle::{Member, Side};
 use marquee_runtime::SystemClock;
-use marquee_runtime::lanes::{Lanes, LanesSettings, StateFolder, StateMemory};
+use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_sinks::letters::LetterFolder;
 use marquee_sources::Source;
 use proptest::prelude::*;
+use snapshots::MemorySnapshots;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,12 +71,16 @@ impl World {
         let letters = tempfile::tempdir().unwrap();
         let log = Arc::new(Mutex::new(Log::new(&history.topics)));
         let stores: Vec<Arc<MemoryStore>> = (0..PROCESSES).map(|_| Arc::default()).collect();
+        let snapshots: Vec<Arc<MemorySnapshots>> = (0..PROCESSES).map(|_| Arc::default()).collect();
         for run in &history.runs {
             let folder = letters.path().join(run.process.to_string());
-            run_one(history, run, &log, &stores[run.process], &folder);
+            snapshots[run.process].damage(run.damage);
+            let process = (&stores[run.process], &snapshots[run.process]);
+            run_one(history, run, &log, process, &folder);
             if std::env::var_os("MARQUEE_TRACE").is_some() {
                 let said = &log.lock().unwrap().commit;
                 eprintln!("{run:?}\n  group {said:?}\n  store {:?}", stores[run.process]);
+                eprintln!("  snapshots, opened {:?}", snapshots[run.process].use_made());
             }
         }
         let folder = |process: usize| letters.path().join(process.to_string());
@@ -136,7 +143,7 @@ fn run_one(
     history: &History,
     run: &Run,
     log: &Arc<Mutex<Log>>,
-    store: &Arc<MemoryStore>,
+    (store, snapshots): (&Arc<MemoryStore>, &Arc<MemorySnapshots>),
     letters: &Path,
 ) {
     let plan = Arc::new(plan());
@@ -151,6 +158,10 @@ fn run_one(
         clock: Arc::new(SystemClock::new(|| 0)),
         checks_partitions: true,
         topic_ids: vec!["one".to_owned(), "two".to_owned()],
+        snapshots: run.saves_after_ms.map(|ms| SnapshotsSettings {
+            place: snapshots.clone(),
+            interval: Duration::from_millis(ms),
+        }),
     };
     log.lock().unwrap().trim(run.trims, &history.topics);
     let done = Arc::new(AtomicBool::new(false));

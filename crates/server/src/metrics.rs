@@ -162,6 +162,15 @@ fn state(registry: &mut Registry, lanes: &[LaneStatus]) {
         |lane| Some(lane.state_disk_bytes as f64),
     );
     gauge("open_cells", "Cells of open epochs", |lane| Some(lane.open_cells as f64));
+    gauge("snapshot_taken_seconds", "When the last snapshot was taken, since 1970 UTC", |lane| {
+        lane.snapshot.map(|snapshot| snapshot.taken_ms as f64 / 1000.0)
+    });
+    gauge("snapshot_bytes", "Length of the last snapshot", |lane| {
+        lane.snapshot.map(|snapshot| snapshot.bytes as f64)
+    });
+    gauge("snapshot_seconds", "How long the lane stood still for the last snapshot", |lane| {
+        lane.snapshot.map(|snapshot| snapshot.took.as_secs_f64())
+    });
     gauge("last_batch_seconds", "Time of the last batch, from reading to the commit", |lane| {
         Some(lane.last_batch_seconds)
     });

@@ -8,6 +8,7 @@ pub mod cells;
 pub mod embedded;
 mod gaps;
 pub mod letters;
+pub mod snapshots;
 
 pub use gaps::Gap;
 
@@ -84,6 +85,12 @@ pub struct LaneState {
     /// Gaps that touch open epochs: whoever has the lane next, with another store, must know them.
     #[serde(default)]
     pub gaps: Vec<Gap>,
+    /// Which start of the lane wrote it, counted in this store; 0 where nobody counted.
+    #[serde(default)]
+    pub life: u64,
+    /// Name of the snapshot from which that start went on; empty where it had none.
+    #[serde(default)]
+    pub snapshot: String,
 }
 
 /// A store that cannot go on.

@@ -7,7 +7,7 @@ use super::value::{BUILT_IN, Properties, is_broker_list, is_identifier, is_topic
 use super::walk::{Item, Section};
 use super::{
     Aggregate, Attribute, AttributeType, Collector, Config, Expression, Http, Idle, Join, Log,
-    Origin, Runtime, Store, Stream, Transform,
+    Origin, Runtime, Snapshots, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
 use marquee_sources::json::OfRecord;
@@ -29,6 +29,7 @@ pub(super) fn config(root: &Section<'_>, base_dir: &Path, file: &str) -> Config 
         transform: root.section("transform", transform),
         aggregate: root.section("aggregate", aggregate),
         store: root.section("store", |section| store(section, base_dir)),
+        snapshots: root.section("snapshots", snapshots),
         runtime: root.section("runtime", runtime),
         http: root.section("http", http),
         collector: root.section("collector", collector),
@@ -326,6 +327,11 @@ fn folder(section: &Section<'_>, key: &'static str, base: &Path, default: PathBu
         (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
     });
     base.join(folder.unwrap_or(default))
+}
+
+fn snapshots(section: &Section<'_>) -> Snapshots {
+    let default = Snapshots::default();
+    Snapshots { interval_ms: section.duration("interval", default.interval_ms, 0..=DAY_MS) }
 }
 
 fn runtime(section: &Section<'_>) -> Runtime {

@@ -245,6 +245,13 @@ pub enum StoreKind {
     Embedded,
 }
 
+/// `[snapshots]`: how long a restart takes. Nothing here changes a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Each lane's state is saved after this long, milliseconds; 0: never.
+    pub interval_ms: i64,
+}
+
 /// `[runtime]`: how much of the machine is used. Nothing here changes a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {

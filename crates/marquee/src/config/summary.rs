@@ -121,6 +121,13 @@ impl Config {
                 "  at most {} impressions and as many plays for each request and epoch",
                 grouped(join.max_facts)
             ),
+            match self.snapshots.interval_ms {
+                0 => "  not saved: a restart reads the log again".into(),
+                ms => format!(
+                    "  saved every {}: a restart reads what came after",
+                    format_duration_ms(ms)
+                ),
+            },
         ]
     }
 

@@ -5,6 +5,7 @@
 //! page of about 4 KiB, and a filter of about 12 bits a request, so that a request that is not there
 //! is mostly known without reading.
 
+use super::saved::Unsaved;
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use std::fmt::Debug;
@@ -67,6 +68,34 @@ impl Runs {
             }
         }
         None
+    }
+
+    /// Every request on disk with its newest record, in the order of their ids.
+    pub(super) fn each<E>(
+        &self,
+        hasher: &FixedState,
+        mut each: impl FnMut(Id, &[u8]) -> Result<(), Unsaved<E>>,
+    ) -> Result<(), Unsaved<E>> {
+        let mut readers: Vec<Reader<'_>> =
+            self.runs.iter().rev().map(|run| Reader::new(run, hasher)).collect();
+        loop {
+            let mut next: Option<Id> = None;
+            for reader in &mut readers {
+                let id = reader.peek().map_err(Unsaved::Cold)?;
+                next = [next, id].into_iter().flatten().min();
+            }
+            let Some(next) = next else { return Ok(()) };
+            let mut is_told = false;
+            for reader in &mut readers {
+                if reader.peek().map_err(Unsaved::Cold)? == Some(next) {
+                    if !is_told {
+                        each(next, reader.payload())?;
+                        is_told = true;
+                    }
+                    reader.skip();
+                }
+            }
+        }
     }
 
     /// Adds a run of records, given in the order of their ids, and merges it with those that are not

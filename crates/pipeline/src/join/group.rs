@@ -12,9 +12,11 @@
 
 use super::arena::Arena;
 use super::cold::{ColdError, ColdPlace, Runs};
+use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
+use marquee_model::RequestKey;
 
 /// An impression, or the memory that a play was counted with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -412,6 +414,34 @@ impl Group {
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.cold.disk_bytes()
+    }
+}
+
+/// What a snapshot needs of the layout.
+impl Group {
+    /// Every request in memory with its facts, oldest first, in an order that only depends on the
+    /// input.
+    pub(super) fn each_request<E>(
+        &self,
+        mut each: impl FnMut(RequestKey, &mut dyn Iterator<Item = Fact>) -> Result<(), E>,
+    ) -> Result<(), Unsaved<E>> {
+        for slot in &self.slots {
+            each(key_of(key_at(&self.arena, *slot)), &mut self.facts_in(*slot))?;
+        }
+        let arena = &self.arena;
+        self.cold.each(&self.hasher, |id, record| {
+            let is_here = |slot: &Slot| arena.at(slot.region, KEY) == id.words;
+            if self.slots.find(id.hash, is_here).is_some() {
+                return Ok(()); // it was brought back, and may be newer
+            }
+            Ok(each(key_of(id.words), &mut facts_of_record(record).into_iter())?)
+        })
+    }
+
+    /// Makes room for so many more requests.
+    pub(super) fn reserve(&mut self, requests: usize) {
+        let (arena, hasher) = (&self.arena, &self.hasher);
+        self.slots.reserve(requests, |slot| hash_of(hasher, key_at(arena, *slot)));
     }
 }
 

@@ -4,9 +4,11 @@
 //! when one of its events does ([`Plays::load`]).
 
 use super::cold::{ColdError, ColdPlace, Runs};
+use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
+use marquee_model::RequestKey;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
@@ -244,6 +246,27 @@ impl Plays {
         self.cold.clear();
     }
 
+    /// Every request in memory with its plays, oldest first, in an order that only depends on the
+    /// input: for a snapshot.
+    pub(super) fn each_request<E>(
+        &self,
+        mut each: impl FnMut(RequestKey, &[Play]) -> Result<(), E>,
+    ) -> Result<(), Unsaved<E>> {
+        self.by_request.iter().try_for_each(|of| each(key_of(of.words), &of.plays))?;
+        self.cold.each(&self.hasher, |id, record| {
+            if self.find(id).is_some() {
+                return Ok(()); // they were brought back, and may be more
+            }
+            let plays = record.chunks_exact(RECORD).map(play_of);
+            let plays: Vec<Play> =
+                plays.filter(|play| self.epoch_of(*play) >= self.kept_from).collect();
+            if plays.is_empty() {
+                return Ok(());
+            }
+            Ok(each(key_of(id.words), &plays)?)
+        })
+    }
+
     /// Memory held, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.spillable_bytes() + self.cold.memory_bytes()
@@ -332,7 +355,6 @@ fn play_of(bytes: &[u8]) -> Play {
 mod tests {
     use super::super::cold::tests::InMemory;
     use super::*;
-    use marquee_model::RequestKey;
 
     #[test]
     fn plays_come_back_from_disk_without_those_that_are_too_old() {

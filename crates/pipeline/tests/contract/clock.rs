@@ -4,7 +4,7 @@ use crate::history::{Record, Setup};
 use std::collections::BTreeMap;
 
 /// What a life has read so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Clock {
     /// By topic and request, the largest `min(event time, record time)`.
     seen_ms: [BTreeMap<String, i64>; 2],
@@ -21,6 +21,11 @@ impl Clock {
         let of_request = self.seen_ms[topic].entry(record.request_id()).or_insert(seen_ms);
         *of_request = seen_ms.max(*of_request);
         self.idle_since_ms[topic] = None;
+    }
+
+    /// A process has died: while nobody looks, a topic is not idle.
+    pub(crate) fn interrupted(&mut self) {
+        self.idle_since_ms = [None; 2];
     }
 
     /// "A topic that has nothing to read holds W for `idle_grace` and then follows

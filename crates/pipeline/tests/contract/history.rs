@@ -75,6 +75,10 @@ pub(crate) enum Step {
         topic: usize,
         now_ms: i64,
     },
+    /// A snapshot, where the state is that of the last commit.
+    Save {
+        lane: usize,
+    },
     /// The oldest part of the state goes to disk.
     Spill {
         lane: usize,
@@ -99,6 +103,8 @@ pub(crate) enum After {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replay {
     pub(crate) loudly: bool,
+    /// Which snapshot it begins with, the newest being 0, if that one will do.
+    pub(crate) saved: Option<usize>,
     /// Decides how the topics interleave, and when time passes.
     pub(crate) seed: u64,
 }
@@ -311,12 +317,14 @@ fn delay() -> impl Strategy<Value = i64> {
 fn step() -> impl Strategy<Value = Step> {
     let (lane, topic) = (0..4_usize, 0..2_usize);
     let after = prop_oneof![Just(After::Reading), Just(After::Storing), Just(After::Committing)];
-    let replay =
-        (any_bool(), proptest::num::u64::ANY).prop_map(|(loudly, seed)| Replay { loudly, seed });
+    let saved = proptest::option::weighted(0.7, prop_oneof![3 => Just(0_usize), 1 => Just(1)]);
+    let replay = (any_bool(), saved, proptest::num::u64::ANY)
+        .prop_map(|(loudly, saved, seed)| Replay { loudly, saved, seed });
     prop_oneof![
         12 => (lane.clone(), topic.clone(), 1..7_usize)
             .prop_map(|(lane, topic, records)| Step::Read { lane, topic, records }),
         6 => lane.clone().prop_map(|lane| Step::Commit { lane }),
+        3 => lane.clone().prop_map(|lane| Step::Save { lane }),
         2 => (lane.clone(), topic, 0..200_i64)
             .prop_map(|(lane, topic, now_ms)| Step::NothingToRead { lane, topic, now_ms }),
         3 => lane.clone().prop_map(|lane| Step::Spill { lane }),

@@ -2,7 +2,8 @@
 //!
 //! Durable are a store (members and counts) and, a lane, what one commit writes: offsets, frontier,
 //! counters, late output, and for each topic the smallest offset of each epoch. A crash takes a
-//! lane back to its last commit, while the store keeps what it has.
+//! lane back to its last commit, while the store keeps what it has; what it then reads again begins
+//! with the oldest epoch that is needed, or at a snapshot that was taken after a commit.
 
 use crate::clock::{self, Clock};
 use crate::cold;
@@ -16,6 +17,7 @@ use marquee_pipeline::chunk::{self, Id};
 use marquee_pipeline::lane::{
     CellView, ChangedCell, Counters, LaneSettings, LateReason, Resume, Verdict,
 };
+use marquee_pipeline::snapshot::{About, Loader};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +80,17 @@ struct Lane {
     working: Progress,
     /// Set from a restart to the next commit.
     replayed: Option<(Replay, i64)>,
+    /// The last snapshots, newest last.
+    saved: Vec<Saved>,
+}
+
+/// A snapshot, and what the clock had seen when it was taken.
+#[derive(Clone)]
+struct Saved {
+    bytes: Vec<u8>,
+    life: u64,
+    offsets: [usize; 2],
+    clock: Clock,
 }
 
 /// What a commit makes durable.
@@ -93,6 +106,9 @@ struct Progress {
     /// Members that the batches up to this commit wrote. The store may have more: those of a
     /// batch that was stored, but not committed.
     members: BTreeSet<usize>,
+    /// Number of the life that committed, and of the snapshot with which it began.
+    life: u64,
+    began_with: Option<(u64, [usize; 2])>,
 }
 
 impl Machine {
@@ -130,6 +146,10 @@ impl Machine {
             Step::Commit { lane } => lanes[lane % count].commit(plan, store),
             Step::NothingToRead { lane, topic, now_ms } => {
                 lanes[lane % count].nothing_to_read(plan, topic, now_ms);
+                Ok(())
+            }
+            Step::Save { lane } => {
+                lanes[lane % count].save();
                 Ok(())
             }
             Step::Spill { lane } => {
@@ -208,7 +228,42 @@ impl Lane {
             durable: Progress::default(),
             working: Progress::default(),
             replayed: None,
+            saved: Vec::new(),
         }
+    }
+
+    /// Takes a snapshot, if the state is exactly that of a commit of this life.
+    fn save(&mut self) {
+        let is_as_committed = self.working.offsets == self.durable.offsets
+            && self.pipeline.frontier() == self.durable.frontier
+            && self.replayed.is_none();
+        if !is_as_committed || !self.pipeline.can_be_saved() {
+            return;
+        }
+        let about = About {
+            settings: String::new(),
+            shape: String::new(),
+            lane: self.number,
+            topic_ids: Vec::new(),
+            next_offsets: self.durable.offsets.map(|offset| offset as u64).to_vec(),
+            life: self.durable.life,
+        };
+        let mut bytes = Vec::new();
+        let write = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok::<(), ()>(())
+        };
+        self.pipeline.save(&about, write).unwrap();
+        let (life, offsets) = (self.durable.life, self.durable.offsets);
+        self.saved.push(Saved { bytes, life, offsets, clock: self.clock.clone() });
+    }
+
+    /// The snapshot that a replay asks for, if the store holds nothing that it does not prove.
+    fn usable(&self, replay: Replay) -> Option<Saved> {
+        let saved = self.saved.iter().rev().nth(replay.saved?)?;
+        let is_of_life = saved.life == self.durable.life
+            || self.durable.began_with == Some((saved.life, saved.offsets));
+        is_of_life.then(|| saved.clone())
     }
 
     fn read(&mut self, plan: &Plan, topic: usize, records: usize) -> Judged {
@@ -399,11 +454,32 @@ impl Lane {
         self.working = self.durable.clone();
         let Progress { frontier, counters, offsets, .. } = self.durable;
         let resume = Resume { frontier, counters };
-        self.pipeline = LanePipeline::rebuild(plan.settings.clone(), resume, replay.loudly);
+        let saved = self.usable(replay);
+        // A snapshot brings what was written before it; what is read again is counted silently.
+        let replay = Replay { loudly: replay.loudly && saved.is_none(), ..replay };
         self.replayed = Some((replay, frontier));
-        self.clock = Clock::default();
-        let oldest = self.pipeline.settings().oldest_needed_by(frontier);
-        let mut next = [0, 1].map(|topic| self.rewind(topic, oldest));
+        self.working.life += 1;
+        self.working.began_with = saved.as_ref().map(|saved| (saved.life, saved.offsets));
+        let settings = plan.settings.clone();
+        let mut next;
+        match saved {
+            Some(saved) => {
+                let mut loader = Loader::new(settings, resume, saved.bytes.len() as u64);
+                // In pieces of any size.
+                for piece in saved.bytes.chunks(1 + replay.seed as usize % 300) {
+                    prop_assert_eq!(loader.feed(piece), Ok(()));
+                }
+                self.pipeline = loader.finish().unwrap();
+                (self.clock, next) = (saved.clock, saved.offsets);
+                self.clock.interrupted();
+            }
+            None => {
+                self.pipeline = LanePipeline::rebuild(settings, resume, replay.loudly);
+                self.clock = Clock::default();
+                let oldest = self.pipeline.settings().oldest_needed_by(frontier);
+                next = [0, 1].map(|topic| self.rewind(topic, oldest));
+            }
+        }
         let mut random = replay.seed;
         while next != offsets {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -5,6 +5,7 @@ use super::letters::{Letters, Place};
 use super::misplaced::Misplaced;
 use super::resume::Resumption;
 use super::room::Room;
+use super::snapshots::Saving;
 use super::{LaneError, LanesSettings};
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -71,8 +72,10 @@ pub(super) struct LaneOwner {
     starving_since: Option<Duration>,
     pub(super) replayed_records: u64,
     pub(super) rebuild_records: (u64, u64),
+    pub(super) rebuild_left: Option<Duration>,
     /// Records that moved the position, and since when they are counted.
     moved: (u64, Duration),
+    pub(super) saving: Saving,
     progress: LaneStatus,
 }
 
@@ -146,7 +149,9 @@ impl LaneOwner {
             starving_since: None,
             replayed_records: 0,
             rebuild_records: (0, 0),
+            rebuild_left: None,
             moved: (0, settings.clock.passed()),
+            saving: Saving::new(resumption, settings),
             progress: LaneStatus::default(),
         })
     }
@@ -436,6 +441,11 @@ impl LaneOwner {
         self.is_committing
     }
 
+    /// Whether the state is that of the last commit: nothing was read since, and nothing awaited.
+    pub(super) fn is_as_committed(&self) -> bool {
+        !self.changed && !self.is_unwritten && !self.waits && self.unread.is_empty()
+    }
+
     /// The end of each topic.
     pub(super) fn ends(&self, log: &dyn Source) -> Vec<u64> {
         (0..self.topics.len()).map(|topic| log.end_offset(topic, self.lane)).collect()
@@ -454,6 +464,9 @@ impl LaneOwner {
             return;
         }
         self.is_unwritten = false;
+        if self.is_committing {
+            self.saving.committed();
+        }
         self.pipeline.advance();
         self.make_room();
         if records > 0 {
@@ -477,6 +490,7 @@ impl LaneOwner {
             is_behind_group: !self.is_own && (self.pipeline.is_rebuilding() || self.is_unwritten),
             rebuilding: self.pipeline.is_rebuilding(),
             rebuilt_records: self.rebuild_records,
+            rebuild_left: self.rebuild_left.filter(|_| self.pipeline.is_rebuilding()),
             next_offsets: self.state.next_offsets.clone(),
             end_offsets: self.ends(log),
             counters: self.pipeline.counters(),
@@ -486,6 +500,7 @@ impl LaneOwner {
             state_disk_bytes: size.disk_bytes,
             open_cells: self.pipeline.open_cell_count() as u64,
             replayed_records: self.replayed_records,
+            snapshot: self.saving.status(),
             ..self.progress.clone()
         }
     }

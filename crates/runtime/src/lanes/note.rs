@@ -116,6 +116,8 @@ impl Note {
             told_frontier: self.frontier,
             late_bytes: 0,
             dead_bytes: 0,
+            life: 0,
+            snapshot: String::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::note::Note;
 use super::rebuild::{Progress, Rebuild};
 use super::resume::Resumption;
 use super::room::Sharers;
+use super::snapshots::Refused;
 use super::{LaneError, LanesSettings};
 use crate::status::StatusBoard;
 use marquee_sinks::Sink;
@@ -52,16 +53,18 @@ pub struct Owner {
     /// Their part in the memory.
     sharers: Option<Sharers>,
     claims: Arc<Claims>,
-    settings: LanesSettings,
-    source: Box<dyn Source>,
+    pub(super) settings: LanesSettings,
+    pub(super) source: Box<dyn Source>,
     store: Arc<dyn Sink>,
-    status: Arc<StatusBoard>,
+    pub(super) status: Arc<StatusBoard>,
     stop: Arc<AtomicBool>,
     /// The lanes that are whole.
-    lanes: Vec<LaneOwner>,
+    pub(super) lanes: Vec<LaneOwner>,
     phase: Phase,
     /// Set by a stop: up to where the log is still read, and until when.
     finishing: Option<(Vec<Vec<u64>>, Duration)>,
+    /// Whether the last frontiers were written, for the last snapshots.
+    has_settled: bool,
 }
 
 /// What the next step does.
@@ -78,6 +81,8 @@ enum Phase {
     Writes(Batch),
     /// What is durable is told to the log.
     Tells(Batch),
+    /// A snapshot is due.
+    Saves(Batch),
     /// The interval of a batch that was not full has to pass.
     Rests { until: Duration },
 }
@@ -129,6 +134,7 @@ impl Owner {
             lanes: Vec::new(),
             phase: Phase::Between,
             finishing: None,
+            has_settled: false,
         };
         sources.into_iter().enumerate().map(owner).collect()
     }
@@ -154,6 +160,10 @@ impl Owner {
             Phase::Reads(batch) => self.read(batch),
             Phase::Writes(batch) => self.write(batch),
             Phase::Tells(batch) => self.tell(batch),
+            Phase::Saves(batch) => {
+                self.save_one();
+                Ok(self.end_batch(batch))
+            }
             Phase::Rests { until } => Ok(self.rest(until)),
         }
     }
@@ -162,7 +172,7 @@ impl Owner {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn passed(&self) -> Duration {
+    pub(super) fn passed(&self) -> Duration {
         self.settings.clock.passed()
     }
 
@@ -204,7 +214,9 @@ impl Owner {
             self.phase = Phase::Claims(assigned);
             return Ok(Next::Sleep(SHORT_WAIT));
         }
-        let plan = |lane: &AssignedLane| Resumption::of(lane, &self.settings, &*self.store);
+        let plan = |lane: &AssignedLane| {
+            Resumption::of(lane, &self.settings, &*self.store, Refused::default())
+        };
         let resumptions = assigned.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
         // Before anything else of these lanes is seen: until they are whole they are in doubt, and
         // after that their gaps are.
@@ -226,17 +238,20 @@ impl Owner {
             Err(LaneError::Log(SourceError::OutOfRange { topic_index, start, .. }))
                 if start > assigned.start_offsets[topic_index] =>
             {
-                // The log was trimmed meanwhile: the lane is planned anew.
+                // The log was trimmed meanwhile.
                 assigned.start_offsets[topic_index] = start;
-                *resumption = Resumption::of(assigned, &self.settings, &*self.store)?;
-                self.store.add_gaps(&resumption.gaps)?;
-                self.source.seek(resumption.lane, &resumption.from)?;
+                self.plan_anew(resumption, assigned)?;
                 taking.rebuild = None;
                 Next::Step
             }
             Err(error) => return Err(error),
             Ok(Progress::Reads) => Next::Step,
             Ok(Progress::Waits(time)) => Next::Wait(time),
+            Ok(Progress::Refused) => {
+                self.plan_anew(resumption, assigned)?;
+                taking.rebuild = None;
+                Next::Step
+            }
             Ok(Progress::Whole) => {
                 let rebuild = taking.rebuild.take().expect("it has just ended");
                 let lane = rebuild.into_lane();
@@ -254,15 +269,29 @@ impl Owner {
         Ok(next)
     }
 
+    /// Decides again where a lane goes on, after something has turned out to be otherwise.
+    fn plan_anew(
+        &mut self,
+        resumption: &mut Resumption,
+        assigned: &AssignedLane,
+    ) -> Result<(), LaneError> {
+        let refused = std::mem::take(&mut resumption.refused);
+        *resumption = Resumption::of(assigned, &self.settings, &*self.store, refused)?;
+        self.store.add_gaps(&resumption.gaps)?;
+        self.source.seek(resumption.lane, &resumption.from)?;
+        Ok(())
+    }
+
     fn rebuild_on(
         &mut self,
         rebuild: &mut Option<Box<Rebuild>>,
-        resumption: &Resumption,
+        resumption: &mut Resumption,
     ) -> Result<Progress, LaneError> {
         let (settings, store) = (&self.settings, &*self.store);
         let Some(rebuild) = rebuild else {
-            *rebuild = Some(Box::new(Rebuild::begin(resumption, settings, store)?));
-            return Ok(Progress::Reads);
+            let begun = Rebuild::begin(resumption, settings, store)?;
+            *rebuild = begun.map(Box::new);
+            return Ok(if rebuild.is_some() { Progress::Reads } else { Progress::Refused });
         };
         let progress = rebuild.step(resumption, settings, &mut *self.source, store)?;
         self.status.set(rebuild.lane().status(&*self.source));
@@ -272,6 +301,7 @@ impl Owner {
     /// Lets all lanes go: everything that was read is durable already.
     fn give_up(&mut self) -> Result<(), LaneError> {
         self.source.flush_commits();
+        self.save_quickly();
         self.lanes.clear();
         self.sharers = None;
         self.claims.give_up(self.number);
@@ -331,7 +361,7 @@ impl Owner {
         Ok(Next::Step)
     }
 
-    /// Tells the log, lets time move, and decides when the next batch begins.
+    /// Tells the log, and lets time move.
     fn tell(&mut self, batch: Batch) -> Result<Next, LaneError> {
         self.tell_log()?;
         let took = self.passed() - batch.started;
@@ -339,12 +369,21 @@ impl Owner {
             lane.committed(took);
             self.status.set(lane.status(&*self.source));
         }
-        Ok(match batch.found {
+        if self.has_due_snapshot() {
+            self.phase = Phase::Saves(batch);
+            return Ok(Next::Step);
+        }
+        Ok(self.end_batch(batch))
+    }
+
+    /// Decides when the next batch begins.
+    fn end_batch(&mut self, batch: Batch) -> Next {
+        match batch.found {
             _ if self.stops() => Next::Step,
             Found::Much => Next::Step,
             Found::Some => self.rest(batch.started + self.settings.batch_interval),
             Found::Nothing => Next::Wait(HEARTBEAT),
-        })
+        }
     }
 
     /// What the store holds durably is committed to the log, too.
@@ -402,7 +441,13 @@ impl Owner {
                 return Ok(Next::Step);
             }
         }
+        if !std::mem::replace(&mut self.has_settled, true) && self.has_frontier_to_write() {
+            let batch = Batch { started: self.passed(), found: Found::Nothing };
+            self.phase = Phase::Writes(batch);
+            return Ok(Next::Step);
+        }
         self.source.flush_commits();
+        self.save_all();
         Ok(Next::Ended)
     }
 }

@@ -8,10 +8,15 @@
 //! members are written again. Where this store may hold members that the rebuild does not find (it
 //! was ahead of the group's position, or the log no longer reaches back), open cells are seeded with
 //! them and grow by what is new.
+//!
+//! Where there is a snapshot from which the lane may go on, it does not begin with nothing, and the
+//! log is read from the snapshot's offsets on. The rest is the same; and where the counts are not
+//! those of the store then, snapshots are not believed and the lane is rebuilt without.
 
 use super::lane::LaneOwner;
 use super::note::ANY_EPOCH;
 use super::resume::Resumption;
+use super::snapshots;
 use super::{LaneError, LanesSettings};
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::LanePipeline;
@@ -58,17 +63,27 @@ pub(super) enum Progress {
     Waits(Duration),
     /// Nothing: the lane is whole.
     Whole,
+    /// To be planned anew: a snapshot is of no use.
+    Refused,
 }
 
 impl Rebuild {
-    /// Begins to resume a lane; the source reads it from where the resumption says.
+    /// Begins to resume a lane; the source reads it from where the resumption says. `None` where
+    /// its snapshot is of no use, which the resumption then remembers.
     pub(super) fn begin(
-        resumption: &Resumption,
+        resumption: &mut Resumption,
         settings: &LanesSettings,
         store: &dyn Sink,
-    ) -> Result<Self, LaneError> {
+    ) -> Result<Option<Self>, LaneError> {
+        if let Some(chosen) = resumption.snapshot.clone() {
+            let Some(pipeline) = snapshots::load(resumption, &chosen, settings) else {
+                resumption.refused.one(&chosen);
+                return Ok(None);
+            };
+            return Self::with(resumption, settings, pipeline, false).map(Some);
+        }
         let loudly = !resumption.is_own || resumption.is_seeded;
-        Self::of(resumption, settings, store, loudly)
+        Self::of(resumption, settings, store, loudly).map(Some)
     }
 
     fn of(
@@ -90,8 +105,21 @@ impl Rebuild {
             }
             pipeline
         };
+        let mut rebuild = Self::with(resumption, settings, pipeline, loudly)?;
+        rebuild.owner.state.seeded_to = seeded_to;
+        // The next snapshot belongs to this life: its number must be durable soon.
+        rebuild.owner.changed = settings.snapshots.is_some() && !resumption.is_new;
+        Ok(rebuild)
+    }
+
+    fn with(
+        resumption: &Resumption,
+        settings: &LanesSettings,
+        pipeline: LanePipeline,
+        loudly: bool,
+    ) -> Result<Self, LaneError> {
+        let state = &resumption.state;
         let mut owner = LaneOwner::new(resumption, settings, pipeline)?;
-        owner.state.seeded_to = seeded_to;
         owner.is_unwritten = loudly && !resumption.is_new;
         let (at, committed) = (resumption.from.clone(), state.next_offsets.clone());
         let first: u64 = at.iter().sum();
@@ -116,7 +144,7 @@ impl Rebuild {
     /// Reads a piece, or ends: compares with the store, and begins anew where that lacks something.
     pub(super) fn step(
         &mut self,
-        resumption: &Resumption,
+        resumption: &mut Resumption,
         settings: &LanesSettings,
         log: &mut dyn Source,
         store: &dyn Sink,
@@ -127,10 +155,19 @@ impl Rebuild {
         let Some(topic) = self.owner.topic_to_rebuild(log, &self.at, &self.committed) else {
             self.owner.check_state()?;
             self.owner.caught_up();
-            if self.loudly || self.owner.comparison(store)? == Comparison::Equal {
+            if self.loudly {
                 return Ok(Progress::Whole);
             }
             let lane = resumption.lane;
+            let is_equal = self.owner.comparison(store).map(|c| c == Comparison::Equal);
+            if resumption.refuses(&is_equal) {
+                tracing::warn!(lane, "snapshot and store do not go together: reading the log");
+                resumption.refused.all();
+                return Ok(Progress::Refused);
+            }
+            if is_equal? {
+                return Ok(Progress::Whole);
+            }
             tracing::warn!(lane, "the store lacks members that the log holds: writing them again");
             log.seek(lane, &resumption.from)?;
             *self = Self::of(resumption, settings, store, true)?;
@@ -148,9 +185,11 @@ impl Rebuild {
         let read = self.at.iter().sum::<u64>() - self.first;
         self.owner.replayed_records = read;
         self.owner.rebuild_records = (read, self.records);
+        let share = (self.records - read) as f64 / read.max(1) as f64;
+        self.owner.rebuild_left = (read > 0).then(|| (passed - self.started).mul_f64(share));
         if passed - self.said >= SAY_EVERY {
             self.said = passed;
-            self.owner.say(read, self.records, passed - self.started);
+            self.owner.say();
         }
     }
 }
@@ -176,11 +215,12 @@ impl LaneOwner {
         self.topic_behind(at, &here).or_else(|| self.topic_behind(at, committed))
     }
 
-    fn say(&self, read: u64, records: u64, elapsed: Duration) {
-        let left = elapsed.as_secs_f64() * (records - read) as f64 / read.max(1) as f64;
+    fn say(&self) {
+        let (read, records) = self.rebuild_records;
+        let left = self.rebuild_left.unwrap_or_default().as_secs() + 1;
         tracing::info!(
             lane = self.lane,
-            "rebuilding the state: {} % of {records} records, about {left:.0} s left",
+            "rebuilding the state: {} % of {records} records, about {left} s left",
             100 * read / records.max(1)
         );
     }

@@ -7,6 +7,7 @@
 
 use super::gaps::{self, ELSEWHERE, Unread};
 use super::note::{ANY_EPOCH, Note, first_needed};
+use super::snapshots::{self, Chosen, Refused};
 use super::{LaneError, LanesSettings};
 use marquee_sinks::{Gap, LaneState, Sink};
 use marquee_sources::AssignedLane;
@@ -34,6 +35,10 @@ pub(super) struct Resumption {
     pub(super) is_seeded: bool,
     /// Records that are gone unread.
     pub(super) unread: Vec<Unread>,
+    /// The snapshot from which the state goes on; without one it is made from the log alone.
+    pub(super) snapshot: Option<Chosen>,
+    /// Snapshots that must not be tried again.
+    pub(super) refused: Refused,
 }
 
 impl Resumption {
@@ -41,11 +46,17 @@ impl Resumption {
         assigned: &AssignedLane,
         settings: &LanesSettings,
         store: &dyn Sink,
+        refused: Refused,
     ) -> Result<Resumption, LaneError> {
         let own = store.lane_state(assigned.lane)?;
         let note = best_note(assigned, settings)?;
         let mut resumption = decide(assigned.lane, own, note, settings);
         check_topics(&resumption.state, settings)?;
+        resumption.refused = refused;
+        resumption.snapshot = snapshots::choose(&resumption, assigned, settings);
+        resumption.state.life += 1;
+        let snapshot = resumption.snapshot.as_ref();
+        resumption.state.snapshot = snapshot.map(|s| s.name.clone()).unwrap_or_default();
         resumption.place(assigned, settings)?;
         Ok(resumption)
     }
@@ -70,8 +81,11 @@ impl Resumption {
                     end,
                 });
             }
-            let first = first_needed(&self.state, topic, needed);
-            if first < start && self.state.smallest_offsets[topic].contains_key(&ANY_EPOCH) {
+            let snapshot = self.snapshot.as_ref().map(|snapshot| snapshot.next_offsets[topic]);
+            let first = snapshot.unwrap_or_else(|| first_needed(&self.state, topic, needed));
+            if snapshot.is_some() {
+                // What the log has lost before it is in the state.
+            } else if first < start && self.state.smallest_offsets[topic].contains_key(&ANY_EPOCH) {
                 // Which epochs have lost records is not known.
                 self.is_seeded |= !self.is_new;
                 self.unread.push(Unread { topic, from_offset: first, to_offset: start });
@@ -158,6 +172,8 @@ fn decide(
         gaps: Vec::new(),
         is_seeded: false,
         unread: Vec::new(),
+        snapshot: None,
+        refused: Refused::default(),
     };
     if let Some(note) = note.as_ref().filter(|note| !is_behind(note)) {
         // The group is no further, but whoever committed last may know more of what is missing.
@@ -171,6 +187,7 @@ fn decide(
         (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
         Gap::add(&mut state.gaps, own_state.gaps.iter().cloned());
         state.seeded_to = own_state.seeded_to;
+        state.life = own_state.life;
         (resumption.state, resumption.is_own) = (state, false);
         resumption.is_seeded = own.is_some();
     }

@@ -73,7 +73,7 @@ impl Room {
         self.memory.bytes as usize / self.memory.lanes.load(Ordering::Relaxed).max(1)
     }
 
-    fn fit(&mut self, lane: u32, pipeline: &mut LanePipeline) {
+    pub(super) fn fit(&mut self, lane: u32, pipeline: &mut LanePipeline) {
         self.waits = self.waits.saturating_sub(1);
         while self.waits == 0 && pipeline.size().memory_bytes > self.bytes() {
             match pipeline.make_room(&*self.memory.place, WORTH_A_FILE) {

@@ -68,6 +68,20 @@ pub(crate) struct Run {
     /// Records that one read gives out.
     pub(crate) chunk: usize,
     pub(crate) end: End,
+    /// How long after one snapshot the next one is due; `None`: the process knows none.
+    pub(crate) saves_after_ms: Option<u64>,
+    /// What happens to the snapshots of the process before it begins.
+    pub(crate) damage: Damage,
+}
+
+/// What happens to the snapshots of a process while it is away. Numbers say where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Damage {
+    None,
+    OfNewest(usize),
+    OfAll(usize),
+    NewestIsTorn(usize),
+    OldestIsLost,
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +208,8 @@ pub(crate) fn comes_back() -> History {
         batch_events,
         chunk,
         end,
+        saves_after_ms: Some(0),
+        damage: Damage::None,
     };
     History {
         topics: [impressions.iter().map(event).collect(), plays.iter().map(event).collect()],
@@ -236,22 +252,43 @@ fn run(lens: [usize; 2]) -> impl Strategy<Value = Run> {
         6 => Just([0, 0]),
         1 => (0..=lens[0] as u64, 0..=lens[1] as u64).prop_map(|(i, p)| [i, p]),
     ];
-    (0..PROCESSES, sees, trims, 1_usize..12, 1_usize..6, end()).prop_map(
-        |(process, sees, trims, batch_events, chunk, end)| Run {
+    (process(), sees, trims, 1_usize..12, 1_usize..6, end(), saves_after_ms(), damage()).prop_map(
+        |(process, sees, trims, batch_events, chunk, end, saves_after_ms, damage)| Run {
             process,
             sees: [sees.0, sees.1],
             trims,
             batch_events,
             chunk,
             end,
+            saves_after_ms,
+            damage,
         },
     )
+}
+
+/// One process has the lane more often than others: it meets its own snapshots again.
+fn process() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => Just(0), 1 => 0..PROCESSES]
+}
+
+fn saves_after_ms() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![4 => Just(Some(0)), 1 => (1_u64..4).prop_map(Some), 1 => Just(None)]
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        6 => Just(Damage::None),
+        1 => (0_usize..4000).prop_map(Damage::OfNewest),
+        1 => (0_usize..4000).prop_map(Damage::OfAll),
+        1 => (0_usize..1000).prop_map(Damage::NewestIsTorn),
+        1 => Just(Damage::OldestIsLost),
+    ]
 }
 
 pub(crate) fn any() -> impl Strategy<Value = History> {
     (topic(1..60), topic(1..30)).prop_flat_map(|(impressions, plays)| {
         let lens = [impressions.len(), plays.len()];
-        (proptest::collection::vec(run(lens), 1..7), 0..PROCESSES).prop_map(move |(runs, last)| {
+        (proptest::collection::vec(run(lens), 1..7), process()).prop_map(move |(runs, last)| {
             let all = Run {
                 process: last,
                 sees: [u64::MAX; 2],
@@ -259,6 +296,8 @@ pub(crate) fn any() -> impl Strategy<Value = History> {
                 batch_events: 5,
                 chunk: 3,
                 end: End::Stops,
+                saves_after_ms: Some(0),
+                damage: Damage::None,
             };
             let topics = [impressions.clone(), plays.clone()];
             History { topics, runs: runs.into_iter().chain([all]).collect() }

@@ -256,6 +256,7 @@ counts  distinct requests for each video, epoch and slice
 state   of an epoch goes 70m after its end (within 1h + early 0s + lateness 10m),
           by event time as 16 requests agree; a silent topic is waited for 1h
           at most 10,000 impressions and as many plays for each request and epoch
+          saved every 2m: a restart reads what came after
 
 stores  counts and members in /etc/m/data/store, kept for ever
 
