@@ -1,9 +1,9 @@
 //! One entry for every chore of this workspace: `cargo xtask <chore>`.
 //!
 //! [`test`] is what a developer runs before a commit and what CI runs, the same steps in the same
-//! order; [`tidy`] and [`licenses`] check what no compiler checks; [`bench`] measures; [`services`]
-//! runs real servers. Nothing here installs anything on the machine: `.ci/run` does that. What
-//! [`services`] fetches stays in a cache folder.
+//! order; [`tidy`] and [`licenses`] check what no compiler checks; [`bench`] measures; [`sim`]
+//! simulates histories; [`services`] runs real servers. Nothing here installs anything on the
+//! machine: `.ci/run` does that. What [`services`] fetches stays in a cache folder.
 
 mod bench;
 mod licenses;
@@ -11,6 +11,7 @@ mod process;
 mod report;
 mod sanitize;
 mod services;
+mod sim;
 mod test;
 mod tidy;
 mod tree;
@@ -42,6 +43,8 @@ enum Chore {
     Sanitize,
     /// Measure speed and memory against DuckDB, the core alone and the collector
     Bench(bench::Arguments),
+    /// Simulate histories with faults by their seeds, and judge them by the contract
+    Sim(sim::Arguments),
     /// Start, stop and install real servers: a Kafka broker, a fault proxy
     Services(services::Arguments),
 }
@@ -54,6 +57,7 @@ fn main() -> Result<ExitCode> {
         Chore::Fmt => process::cargo(&["fmt", "--all"]).status()?.success(),
         Chore::Sanitize => sanitize::run()?,
         Chore::Bench(arguments) => bench::run(&arguments)?,
+        Chore::Sim(arguments) => sim::run(&arguments)?,
         Chore::Services(arguments) => services::run(&arguments).map(|()| true)?,
     };
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

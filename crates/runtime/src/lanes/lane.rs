@@ -382,9 +382,13 @@ impl LaneOwner {
             return Vec::new();
         }
         let frontier = self.state.frontier;
-        let (plan, lane, now_ms) = (&self.plan, self.lane, self.clock.now_ms());
-        let first_records = &self.first_records;
+        let (plan, lane, clock_ms) = (&self.plan, self.lane, self.clock.now_ms());
+        let (first_records, pipeline) = (&self.first_records, &self.pipeline);
         let gap = |unread: Unread| {
+            // This machine's clock may be behind: it is later than what the other topic shows.
+            let others = (0..first_records.len()).filter(|topic| *topic != unread.topic);
+            let now_ms =
+                others.filter_map(|topic| pipeline.progress_ms(topic)).fold(clock_ms, i64::max);
             let FirstRecords { count, latest_ms } = first_records[unread.topic];
             let first_ms = if count > 0 { latest_ms.min(now_ms) } else { now_ms };
             gaps::of_unread(plan, lane, frontier, &unread, first_ms)

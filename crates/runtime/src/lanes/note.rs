@@ -98,6 +98,11 @@ impl Note {
         (note.marquee == VERSION && is_whole && has_index).then_some(note)
     }
 
+    /// The first epoch that was open.
+    pub(super) fn frontier(&self) -> i64 {
+        self.frontier
+    }
+
     /// The state that it tells of. Its letters are in another store.
     pub(super) fn state(&self) -> LaneState {
         let smallest_offsets = match self.index.is_empty() {

@@ -20,7 +20,7 @@ use marquee_sinks::Sink;
 use marquee_sources::{AssignedLane, Change, Commit, Source, SourceError};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How often an idle owner looks up, so that idle topics and a stop are noticed.
@@ -71,8 +71,9 @@ pub struct Owner {
 enum Phase {
     /// Between two batches: the share may change.
     Between,
-    /// Lanes were given that another owner of this process may not have let go yet.
-    Claims(Vec<AssignedLane>),
+    /// Lanes were given that another owner of this process may not have let go yet. `releases` says
+    /// how often others had let lanes go before the log was asked about these.
+    Claims { assigned: Vec<AssignedLane>, releases: u64 },
     /// Lanes are made whole, one after the other.
     Takes(Taking),
     /// A batch is read.
@@ -155,7 +156,7 @@ impl Owner {
         match std::mem::replace(&mut self.phase, Phase::Between) {
             Phase::Between if self.stops() => self.finish(),
             Phase::Between => self.look_up(),
-            Phase::Claims(assigned) => self.claim(assigned),
+            Phase::Claims { assigned, releases } => self.claim(assigned, releases),
             Phase::Takes(taking) => self.take_on(taking),
             Phase::Reads(batch) => self.read(batch),
             Phase::Writes(batch) => self.write(batch),
@@ -179,6 +180,7 @@ impl Owner {
     /// Looks whether the share has changed, and begins a batch where there are lanes.
     fn look_up(&mut self) -> Result<Next, LaneError> {
         self.status.trouble(self.number, self.source.trouble());
+        let releases = self.claims.releases();
         match self.source.change()? {
             Change::None => {}
             Change::Assigned(assigned) => {
@@ -187,7 +189,7 @@ impl Owner {
                 self.sharers = Some(self.settings.memory.shared_by(self.given.len()));
                 let is_shared = !self.source.ends_with_process();
                 self.status.give(self.given.iter().copied(), is_shared);
-                self.phase = Phase::Claims(assigned);
+                self.phase = Phase::Claims { assigned, releases };
                 return Ok(Next::Step);
             }
             Change::Revoked => self.give_up()?,
@@ -206,13 +208,16 @@ impl Owner {
     }
 
     /// Decides where each lane goes on, once no other owner has any of them.
-    fn claim(&mut self, assigned: Vec<AssignedLane>) -> Result<Next, LaneError> {
+    fn claim(&mut self, mut assigned: Vec<AssignedLane>, releases: u64) -> Result<Next, LaneError> {
         if !self.claims.take(self.number, &self.given) {
             if self.gives_up_taking() {
                 return Ok(Next::Step);
             }
-            self.phase = Phase::Claims(assigned);
+            self.phase = Phase::Claims { assigned, releases };
             return Ok(Next::Sleep(SHORT_WAIT));
+        }
+        if self.claims.releases() != releases {
+            self.look_again(&mut assigned)?;
         }
         let plan = |lane: &AssignedLane| {
             Resumption::of(lane, &self.settings, &*self.store, Refused::default())
@@ -227,6 +232,18 @@ impl Owner {
         let left = resumptions.into_iter().zip(assigned).collect();
         self.phase = Phase::Takes(Taking { left, rebuild: None });
         Ok(Next::Step)
+    }
+
+    /// Since the log was asked, another owner may have read on and counted: the log is at least as
+    /// long as that.
+    fn look_again(&self, assigned: &mut [AssignedLane]) -> Result<(), LaneError> {
+        for lane in assigned {
+            let state = self.store.lane_state(lane.lane)?.unwrap_or_default();
+            for (end, next) in lane.end_offsets.iter_mut().zip(state.next_offsets) {
+                *end = (*end).max(next);
+            }
+        }
+        Ok(())
     }
 
     /// Goes on to make lanes whole.
@@ -462,22 +479,39 @@ impl Drop for Owner {
 /// one, which it has lost sight of, has not finished its batch: both would write into one store
 /// (invariant COUNT).
 #[derive(Debug, Default)]
-struct Claims(Mutex<BTreeMap<u32, usize>>);
+struct Claims(Mutex<Claimed>);
+
+#[derive(Debug, Default)]
+struct Claimed {
+    /// Owners by lane.
+    by: BTreeMap<u32, usize>,
+    /// How often an owner has let lanes go.
+    releases: u64,
+}
 
 impl Claims {
+    fn lock(&self) -> MutexGuard<'_, Claimed> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Claims all of some lanes, if no other owner has any of them.
     fn take(&self, owner: usize, lanes: &[u32]) -> bool {
-        let mut claims = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        let is_free = |lane: &u32| claims.get(lane).is_none_or(|other| *other == owner);
+        let mut claimed = self.lock();
+        let is_free = |lane: &u32| claimed.by.get(lane).is_none_or(|other| *other == owner);
         let all_free = lanes.iter().all(is_free);
         if all_free {
-            claims.extend(lanes.iter().map(|lane| (*lane, owner)));
+            claimed.by.extend(lanes.iter().map(|lane| (*lane, owner)));
         }
         all_free
     }
 
+    fn releases(&self) -> u64 {
+        self.lock().releases
+    }
+
     fn give_up(&self, owner: usize) {
-        let mut claims = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        claims.retain(|_, other| *other != owner);
+        let mut claimed = self.lock();
+        claimed.by.retain(|_, other| *other != owner);
+        claimed.releases += 1;
     }
 }

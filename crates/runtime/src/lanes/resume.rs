@@ -160,8 +160,11 @@ fn decide(
     };
     let is_new = own.is_none() && note.is_none();
     let own_state = own.clone().unwrap_or_else(|| new.clone());
+    // A frontier that the group was told must not move back, either, wherever the positions are:
+    // what is counted after it in an epoch that another process has closed, its store never gets.
     let is_behind = |note: &Note| {
-        note.next.iter().zip(&own_state.next_offsets).any(|(theirs, ours)| theirs > ours)
+        let mut positions = note.next.iter().zip(&own_state.next_offsets);
+        positions.any(|(theirs, ours)| theirs > ours) || note.frontier() > own_state.frontier
     };
     let mut resumption = Resumption {
         lane,

@@ -26,6 +26,8 @@ const ASK_AGAIN_AFTER: u32 = 100;
 pub struct StateMemory {
     bytes: u64,
     place: Arc<dyn ColdPlace>,
+    /// Parts of the state that take less stay in memory.
+    worth_a_file: usize,
     /// Lanes that share it now.
     lanes: Arc<AtomicUsize>,
 }
@@ -33,7 +35,12 @@ pub struct StateMemory {
 impl StateMemory {
     /// So many bytes of memory; what exceeds them is kept at a place.
     pub fn new(bytes: u64, place: Arc<dyn ColdPlace>) -> Self {
-        StateMemory { bytes, place, lanes: Arc::default() }
+        StateMemory { bytes, place, worth_a_file: WORTH_A_FILE, lanes: Arc::default() }
+    }
+
+    /// The same, but smaller parts of the state may go, too.
+    pub fn in_parts_of(self, bytes: usize) -> Self {
+        StateMemory { worth_a_file: bytes, ..self }
     }
 
     /// So many more lanes share the memory, until the answer is dropped.
@@ -76,7 +83,7 @@ impl Room {
     pub(super) fn fit(&mut self, lane: u32, pipeline: &mut LanePipeline) {
         self.waits = self.waits.saturating_sub(1);
         while self.waits == 0 && pipeline.size().memory_bytes > self.bytes() {
-            match pipeline.make_room(&*self.memory.place, WORTH_A_FILE) {
+            match pipeline.make_room(&*self.memory.place, self.memory.worth_a_file) {
                 Ok(0) => return,
                 Ok(bytes) => tracing::debug!(lane, bytes, "a part of the state went to disk"),
                 Err(error) => {
