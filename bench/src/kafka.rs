@@ -18,7 +18,7 @@ use marquee_e2e::program::{binary, run};
 use marquee_e2e::service::Service;
 use marquee_services::{Kafka, KafkaOptions, missing_for_kafka};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,6 +88,14 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A broker with two topics of generated events, the same events as files, and a configuration for
+/// a service that has not seen them.
+pub(crate) fn filled(requests: u64) -> Result<(Kafka, Data, PathBuf)> {
+    let mut bench = Bench::new(requests)?;
+    let (_, config) = bench.configure();
+    Ok((bench.kafka, bench.data, config))
+}
+
 impl Bench {
     /// Starts a broker and fills two topics. The broker ends with this value.
     fn new(requests: u64) -> Result<Bench> {
@@ -103,7 +111,7 @@ impl Bench {
     }
 
     /// The name of a run, with a configuration of its own in a group of its own.
-    fn configure(&mut self) -> (String, std::path::PathBuf) {
+    fn configure(&mut self) -> (String, PathBuf) {
         self.next += 1;
         let name = format!("run-{}", self.next);
         self.setup.group = format!("group-{name}");

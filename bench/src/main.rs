@@ -1,24 +1,40 @@
 //! Measures the program: `cargo xtask bench` builds it and runs `all`.
 //!
-//! [`whole`]: a backfill of files against DuckDB on the same files. [`core`]: the pure pipeline
-//! alone, fed with decoded events. [`collector`]: events accepted over HTTP by a running service.
-//! [`kafka`]: a running service that catches up with topics, against a [`reader`] that does nothing
-//! with their records. [`process`] looks at processes from outside.
-//! [`page`] puts the results into a table, with the [`machine`] that they were measured on.
+//! [`whole`]: a backfill of files against DuckDB on the same files, and with one thread. [`core`]:
+//! the pure pipeline alone, fed with decoded events. [`collector`]: events accepted over HTTP by a
+//! running service. [`freshness`]: from an event to the API that shows it. [`kafka`]: a running
+//! service that catches up with topics, against a [`reader`] that does nothing with their records.
+//!
+//! By themselves, since they take longer or need other tools: [`steady`] runs real lanes
+//! ([`stream`]) on an [`endless`] log, over simulated days; [`stages`] counts instructions by means
+//! of [`callgrind`]; [`flames`] draws.
+//!
+//! [`process`] looks at processes from outside. [`page`] puts the results into a table, with the
+//! [`machine`] that they were measured on.
 
+mod callgrind;
 mod collector;
 mod core;
+mod endless;
+mod flames;
+mod freshness;
 mod kafka;
 mod machine;
 mod page;
 mod process;
 mod reader;
+mod stages;
+mod steady;
+mod stream;
 mod whole;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use page::Row;
 use std::path::PathBuf;
+
+#[global_allocator] // that of the program that is measured
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures marquee. Build it with --release, and leave the machine alone meanwhile.
 #[derive(Debug, Parser)]
@@ -40,9 +56,20 @@ enum What {
     Collector(Arguments),
     /// From Kafka into the store, against a bare reader
     Kafka(Arguments),
+    /// From an event to the API that shows it
+    Freshness(Arguments),
+    /// Cost of an event, and memory, from the first million events on; and two threads for one
+    Steady(steady::Arguments),
+    /// Instructions of an event by stage, counted by valgrind
+    Stages(stages::Arguments),
+    /// Flame graphs for docs/: a backfill, and Kafka to the store
+    Flames(flames::Arguments),
     /// The bare reader itself
     #[command(hide = true)]
     Reader(reader::Arguments),
+    /// Real lanes on an endless log
+    #[command(hide = true)]
+    Stream(stream::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,7 +91,8 @@ struct Arguments {
 /// One part of the measurements.
 type Part = fn(&Arguments) -> Result<Vec<Row>>;
 
-const ALL: [Part; 4] = [whole::measure, core::measure, collector::measure, kafka::measure];
+const ALL: [Part; 5] =
+    [whole::measure, core::measure, collector::measure, freshness::measure, kafka::measure];
 
 fn main() -> Result<()> {
     let (parts, arguments): (&[Part], Arguments) = match Cli::parse().what {
@@ -73,7 +101,12 @@ fn main() -> Result<()> {
         What::Core(arguments) => (&[core::measure], arguments),
         What::Collector(arguments) => (&[collector::measure], arguments),
         What::Kafka(arguments) => (&[kafka::measure], arguments),
+        What::Freshness(arguments) => (&[freshness::measure], arguments),
         What::Reader(arguments) => return reader::run(&arguments),
+        What::Stream(arguments) => return stream::run(&arguments),
+        What::Flames(arguments) => return flames::run(&arguments),
+        What::Stages(arguments) => return stages::run(&arguments),
+        What::Steady(arguments) => return steady::run(&arguments),
     };
     let mut rows = Vec::new();
     for part in parts {

@@ -17,8 +17,12 @@ pub struct Data {
 impl Data {
     /// What `marquee generate` draws.
     pub fn generated(requests: u64, seed: u64) -> Data {
+        Data::generated_by(&[&format!("--requests={requests}"), &format!("--seed={seed}")])
+    }
+
+    /// What it draws with these flags.
+    pub fn generated_by(flags: &[&str]) -> Data {
         let data = Data::empty();
-        let flags = [format!("--requests={requests}"), format!("--seed={seed}")];
         run(marquee(["generate"]).args(flags).arg("--out").arg(data.dir.path())).expect_code(0);
         data
     }
@@ -47,6 +51,15 @@ impl Data {
         let path = self.file(name);
         std::fs::write(&path, bytes).expect("the folder is ours");
         path
+    }
+
+    /// Number of lines in both files.
+    pub fn events(&self) -> u64 {
+        let lines = |file: &Path| {
+            let bytes = std::fs::read(file).expect("the folder is ours");
+            bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+        };
+        lines(&self.impressions) + lines(&self.plays)
     }
 
     /// A backfill of the two files, without `--out`.

@@ -6,7 +6,7 @@ use crate::program::{marquee, run, run_with_input};
 use crate::skip;
 use marquee_services::{Kafka, KafkaOptions};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
@@ -36,11 +36,16 @@ pub fn broker() -> Option<&'static str> {
 
 /// A broker of a test's own, which it may kill.
 pub fn own_broker() -> Option<Kafka> {
+    own_broker_behind(None)
+}
+
+/// The same, with another `host:port` that clients are told: a fault proxy's.
+pub fn own_broker_behind(advertised: Option<String>) -> Option<Kafka> {
     if marquee_services::missing_for_kafka().is_some() {
         return None;
     }
     let extra = BROKER.map(str::to_owned).to_vec();
-    let kafka = Kafka::start(KafkaOptions { extra, ..KafkaOptions::default() });
+    let kafka = Kafka::start(KafkaOptions { extra, advertised, ..KafkaOptions::default() });
     Some(kafka.expect("a broker starts"))
 }
 
@@ -157,6 +162,26 @@ impl Setup {
         OpenTransaction::begin(client, &ask)
     }
 
+    /// Lets the events of two files arrive: a stock producer writes so many a second, each once
+    /// (it is idempotent), both topics in step, while the test goes on.
+    pub fn arrive(&self, client: &Client, data: &Data, rate: u64) -> Arriving {
+        let mut files = serde_json::Map::new();
+        for (topic, file) in [(&self.impressions, &data.impressions), (&self.plays, &data.plays)] {
+            files.insert(topic.clone(), json!(file));
+        }
+        let config = json!({ "enable.idempotence": true, "partitioner": "murmur2_random",
+                             "compression.type": "lz4" });
+        let ask = json!({ "do": "feed", "brokers": self.brokers, "config": config,
+                          "files": files, "rate": rate });
+        let words = std::fs::File::create(self.file("producer.log")).expect("the folder is ours");
+        let mut command = Command::new(&client.python);
+        command.args(["-c", CLIENT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(words);
+        let mut producer = command.spawn().expect("it starts");
+        let mut input = producer.stdin.take().expect("it is piped");
+        writeln!(input, "{ask}").expect("it reads");
+        Arriving { producer }
+    }
+
     /// Creates topics, each with so many partitions and these settings.
     #[track_caller]
     pub fn create(&self, client: &Client, topics: &[(&str, u32, Value)]) {
@@ -245,6 +270,38 @@ impl OpenTransaction {
         let mut answer = String::new();
         self.output.read_line(&mut answer).expect("it answers");
         places(&serde_json::from_str(&answer).expect("it answers JSON"));
+    }
+}
+
+/// A stock producer at work.
+pub struct Arriving {
+    producer: Child,
+}
+
+impl Arriving {
+    /// Whether there is more to come.
+    pub fn is_under_way(&mut self) -> bool {
+        self.producer.try_wait().expect("the child is ours").is_none()
+    }
+
+    /// Waits until everything was written and acknowledged; how many events that were.
+    #[track_caller]
+    pub fn finish(mut self) -> u64 {
+        let mut answer = String::new();
+        let output = self.producer.stdout.as_mut().expect("it is piped");
+        output.read_to_string(&mut answer).expect("it answers");
+        let answer: Value = serde_json::from_str(&answer).expect("it answers JSON");
+        assert_eq!(answer["failed"], json!([]), "all records are written");
+        let written = answer["written"].as_object().expect("by topic").values();
+        written.map(|count| count.as_u64().expect("a number")).sum()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // One that has ended is as dead.
+        let _ = self.producer.kill();
+        let _ = self.producer.wait();
     }
 }
 

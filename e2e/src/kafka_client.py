@@ -5,7 +5,11 @@ one answer.
    "value_base16"?, "headers"?, "timestamp"?}], "transaction": "commit" | "abort" | "open" | null}:
    where each record stands, in their order, as [partition, offset]. "open": answers while the
    transaction is open, and ends it as the next line says, "commit" or "abort"
+{"do": "feed", "brokers", "config": {...}, "files": {topic: path}, "rate"}: writes the lines of the
+   files, as `marquee generate` makes them, so many a second and the topics in step, keyed by request
+   id; how many of each topic
 {"do": "topics", "brokers", "create": {name: [partitions, {config}]}, "delete": [name]}
+{"do": "grow", "brokers", "topics": {name: partitions}}: so many partitions in all from now on
 {"do": "trim", "brokers", "before": [[topic, partition, offset]]}
 {"do": "committed", "brokers", "group", "topics": {name: partitions}}
 {"do": "commit", "brokers", "group", "offsets": [[topic, partition, offset, metadata | null]]}
@@ -13,12 +17,14 @@ one answer.
 {"do": "consume", "brokers", "topics": {name: partitions}}: all records there are
 """
 
+import heapq
 import json
+import re
 import sys
 import time
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 asked = json.loads(sys.stdin.readline())
 brokers = asked["brokers"]
@@ -67,6 +73,43 @@ def produce():
     return {"failed": failed, "placed": placed}
 
 
+def arrivals(topic, path):
+    """Lines in their order, each at the time that its topic has come to by then."""
+    fields = re.compile(rb'"request_id":"([^"]+)".*"ts":([0-9]+)')
+    now_ms = 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            key, time_ms = fields.search(line).groups()
+            now_ms = max(now_ms, int(time_ms))
+            yield now_ms, topic, key, line.rstrip(b"\n")
+
+
+def feed():
+    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 5, **asked.get("config", {})})
+    failed, written = [], {topic: 0 for topic in asked["files"]}
+
+    def told(error, message):
+        if error is not None:
+            failed.append(str(error))
+        else:
+            written[message.topic()] += 1
+
+    start = time.monotonic()
+    streams = [arrivals(topic, path) for topic, path in asked["files"].items()]
+    for number, (time_ms, topic, key, line) in enumerate(heapq.merge(*streams)):
+        if number % 500 == 0:
+            producer.poll(0)
+            time.sleep(max(0, start + number / asked["rate"] - time.monotonic()))
+        while True:
+            try:
+                producer.produce(topic, line, key, timestamp=time_ms, on_delivery=told)
+                break
+            except BufferError:  # the broker is away, and what is under way is all that may be
+                producer.poll(0.1)
+    producer.flush(120)
+    return {"failed": failed[:10], "written": written}
+
+
 def topics():
     admin = AdminClient({"bootstrap.servers": brokers})
     if asked.get("delete"):
@@ -78,6 +121,14 @@ def topics():
         for done in admin.create_topics(new, operation_timeout=30).values():
             done.result()
         time.sleep(0.5)
+    return {}
+
+
+def grow():
+    admin = AdminClient({"bootstrap.servers": brokers})
+    new = [NewPartitions(name, count) for name, count in asked["topics"].items()]
+    for done in admin.create_partitions(new).values():
+        done.result()
     return {}
 
 
@@ -156,7 +207,9 @@ def consume():
 
 known = {
     "produce": produce,
+    "feed": feed,
     "topics": topics,
+    "grow": grow,
     "trim": trim,
     "committed": committed,
     "commit": commit,

@@ -228,6 +228,58 @@ fn a_topic_made_anew_under_a_running_service_ends_it() {
 }
 
 #[test]
+fn partitions_added_to_a_topic_under_a_running_service_end_it() {
+    let Some((test, config)) = Test::filled("grown", 44) else { return };
+    let service = test.start(&config);
+    service.wait_until_counted(test.events());
+    let Setup { impressions, plays, .. } = &test.setup;
+    test.setup.client(&test.client, json!({ "do": "grow", "topics": { impressions: 6 } }));
+    // A request that is placed among more partitions than there were.
+    let moved = json!({ "request_id": "moved", "video_id": "v", "ts": 1_479_686_400_000_u64 });
+    let record = json!({ "topic": impressions, "key": "moved", "value": moved.to_string(),
+                         "partition": 5, "timestamp": 1_479_686_400_000_u64 });
+    test.setup.produce(&test.client, json!({}), &[record]);
+    let log = service.log.clone();
+    assert_eq!(service.wait_within(Duration::from_secs(60)), Some(1));
+    let said = std::fs::read_to_string(log).unwrap();
+    let words = format!("topic {impressions:?} has 6 partitions now and had 4");
+    for words in [&*words, "start a new one, with another [log] group and [store] path"] {
+        assert!(said.contains(words), "no {words:?} in:\n{said}");
+    }
+    test.assert_counted("store");
+
+    // Nor does it start again, also when the other topic has as many.
+    refused(&config, 2, &[&format!("{impressions:?} has 6 partitions and topic {plays:?} has 4")]);
+    test.setup.client(&test.client, json!({ "do": "grow", "topics": { plays: 6 } }));
+    refused(&config, 2, &["counts otherwise", "lanes is 6, was 4", "another [store] path"]);
+    test.assert_counted("store");
+}
+
+#[test]
+fn a_topic_that_is_deleted_under_a_running_service_is_waited_for() {
+    let Some((test, config)) = Test::filled("deleted", 45) else { return };
+    let service = test.start(&config);
+    service.wait_until_counted(test.events());
+    let impressions = &test.setup.impressions;
+    test.setup.client(&test.client, json!({ "do": "topics", "delete": [impressions] }));
+    let until = Instant::now() + Duration::from_secs(60);
+    while service.readiness() == 200 {
+        assert!(Instant::now() < until, "it does not notice: {}", service.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let reasons = service.get("/v1/status")["reasons"].to_string();
+    assert!(reasons.contains(impressions.as_str()) && reasons.contains("deleted"), "{reasons}");
+    // It serves what it has counted, and waits on: it looks several times within this.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(service.readiness(), 503, "{}", service.said());
+    assert!(!service.trends().is_empty());
+    assert_eq!(service.terminate(), Some(0));
+    test.assert_counted("store");
+    let words = format!("there is no topic {impressions:?}");
+    refused(&config, 2, &[&words, "Create it", "correct [impressions] topic"]);
+}
+
+#[test]
 fn a_group_of_settings_that_count_otherwise_is_refused() {
     let Some((mut test, config)) = Test::filled("group", 40) else { return };
     test.count(&config);

@@ -122,6 +122,26 @@ async fn selections() {
 }
 
 #[tokio::test]
+async fn one_video_is_shown_as_among_all() {
+    let server = filled();
+    let times = ["".to_owned(), format!("&from={E1}"), format!("&to={E1}"), "&to=0".to_owned()];
+    let mut found = 0;
+    for slice in ["%7B%7D", "%7B%22country%22%3A%22US%22%7D"] {
+        for time in &times {
+            let all = names(&server, &format!("/v1/trends?slice={slice}{time}")).await;
+            for video in ["a", "b", "c", "d"] {
+                let of_video = all.split_whitespace().filter(|name| name.starts_with(video));
+                let expected = of_video.collect::<Vec<_>>().join(" ");
+                let uri = format!("/v1/trends?slice={slice}{time}&video={video}");
+                assert_eq!(names(&server, &uri).await, expected, "{uri}");
+                found += expected.len();
+            }
+        }
+    }
+    assert!(found > 0, "nothing was compared");
+}
+
+#[tokio::test]
 async fn pages_hold_each_cell_once() {
     let server = filled();
     for sort in ["", "&sort=plays", "&sort=impressions", "&sort=take_rate", "&sort=video"] {

@@ -2,7 +2,7 @@
 
 use super::{EmbeddedStore, failed, keys, side_byte};
 use crate::{Gap, Sink, SinkError};
-use fjall::Readable;
+use fjall::{Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, Id};
 use std::collections::BTreeSet;
@@ -36,12 +36,12 @@ impl EmbeddedStore {
             if from >= to {
                 continue;
             }
+            if let (Some(video), Some(slice)) = (&query.video, &query.slice) {
+                self.scan_one(&snapshot, (epoch_ms, from, to), (slice, video), &mut each)?;
+                continue;
+            }
             for item in snapshot.range(&self.counts, from..to) {
-                let (key, value) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
-                let (cell, lane) = keys::read_counts(&key)
-                    .ok_or_else(|| self.damaged("a key of counts is unreadable"))?;
-                let counts = read_counts(&value)
-                    .ok_or_else(|| self.damaged("a value of counts is unreadable"))?;
+                let (cell, lane, counts) = self.cell_of(item)?;
                 if query.video.as_ref().is_none_or(|video| *video == cell.video)
                     && query.slice.as_ref().is_none_or(|slice| *slice == cell.slice)
                 {
@@ -50,6 +50,39 @@ impl EmbeddedStore {
             }
         }
         Ok(())
+    }
+
+    /// The same for one video and slice: goes from epoch to epoch, and in each to its cell, past
+    /// those of all other videos.
+    fn scan_one(
+        &self,
+        snapshot: &Snapshot,
+        (epoch_ms, mut from, to): (i64, Vec<u8>, Vec<u8>),
+        (slice, video): (&str, &str),
+        each: &mut impl FnMut(CellKey, u32, CellCounts),
+    ) -> Result<(), SinkError> {
+        while let Some(first) = snapshot.range(&self.counts, from..to.clone()).next() {
+            let (first, ..) = self.cell_of(first)?;
+            let cell = keys::cell(epoch_ms, first.epoch_start_ms, slice, video);
+            for item in snapshot.prefix(&self.counts, cell) {
+                let (cell, lane, counts) = self.cell_of(item)?;
+                each(cell, lane, counts);
+            }
+            from = keys::cell_start(epoch_ms, first.epoch_start_ms + 1);
+            if from >= to {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn cell_of(&self, item: fjall::Guard) -> Result<(CellKey, u32, CellCounts), SinkError> {
+        let (key, value) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+        let (cell, lane) =
+            keys::read_counts(&key).ok_or_else(|| self.damaged("a key of counts is unreadable"))?;
+        let counts =
+            read_counts(&value).ok_or_else(|| self.damaged("a value of counts is unreadable"))?;
+        Ok((cell, lane, counts))
     }
 
     /// Calls `each` with every cell that the query selects, lanes added up.

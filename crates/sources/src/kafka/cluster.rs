@@ -105,19 +105,19 @@ impl KafkaCluster {
         &self.options
     }
 
-    /// Whether the topics are still those that were found at the start. `Ok(None)` where the
-    /// brokers do not say.
+    /// Whether the topics are still those that were found at the start; the first one that is not
+    /// there now, but may come back. What no broker answers to is not judged.
     pub(super) fn check(
         &self,
         consumer: &BaseConsumer<Context>,
         timeout: Duration,
-    ) -> Result<(), KafkaError> {
+    ) -> Result<Option<String>, KafkaError> {
         let knows_ids = self.topic_ids.iter().any(Option::is_some);
         let ids = match knows_ids {
             true => ffi::topic_ids(consumer, &names(&self.options), timeout),
             false => Ok(self.topic_ids.clone()),
         };
-        let Ok(ids) = ids else { return Ok(()) };
+        let Ok(ids) = ids else { return Ok(None) };
         for (place, (topic, _)) in self.options.topics.iter().enumerate() {
             let (Some(was), Some(is)) = (&self.topic_ids[place], &ids[place]) else { continue };
             if was != is {
@@ -125,16 +125,22 @@ impl KafkaCluster {
                 return Err(KafkaError::Recreated { topic, was, is });
             }
         }
+        let mut gone = None;
         for (topic, section) in &self.options.topics {
-            let found = partitions(consumer, &self.options.brokers, topic, section, timeout);
-            // A topic that is gone, or a broker that is: both may come back.
-            let Ok(found) = found else { continue };
+            let found = match partitions(consumer, &self.options.brokers, topic, section, timeout) {
+                Ok(found) => found,
+                Err(KafkaError::NoTopic { topic, .. }) => {
+                    gone.get_or_insert(topic);
+                    continue;
+                }
+                Err(_) => continue,
+            };
             if found != self.lanes as usize {
                 let (topic, expected) = (topic.clone(), self.lanes as usize);
                 return Err(KafkaError::PartitionsChanged { topic, found, expected });
             }
         }
-        Ok(())
+        Ok(gone)
     }
 }
 

@@ -32,13 +32,16 @@ pub(super) struct Context {
     closing: AtomicBool,
     /// Why nothing comes, while no broker answers.
     trouble: Mutex<Option<String>>,
+    /// A topic that is not there, while brokers answer.
+    gone: Mutex<Option<String>>,
 }
 
 impl Context {
     /// A context, and where its events come out.
     pub(super) fn new() -> (Context, Receiver<GroupEvent>) {
         let (events, receiver) = channel();
-        (Context { events, closing: AtomicBool::new(false), trouble: Mutex::default() }, receiver)
+        let (trouble, gone) = (Mutex::default(), Mutex::default());
+        (Context { events, closing: AtomicBool::new(false), trouble, gone }, receiver)
     }
 
     /// From now on a revocation is answered at once.
@@ -58,6 +61,25 @@ impl Context {
             _ => {}
         }
         *known = trouble;
+    }
+
+    pub(super) fn gone(&self) -> Option<String> {
+        let gone = self.gone.lock().unwrap_or_else(|e| e.into_inner());
+        gone.as_ref().map(|topic| {
+            format!("there is no topic {topic:?} any more: it was deleted; waiting for it")
+        })
+    }
+
+    pub(super) fn set_gone(&self, topic: Option<String>) {
+        let mut known = self.gone.lock().unwrap_or_else(|e| e.into_inner());
+        match (&*known, &topic) {
+            (None, Some(topic)) => {
+                tracing::warn!("topic {topic:?} was deleted; waiting for it");
+            }
+            (Some(topic), None) => tracing::info!("topic {topic:?} is there again"),
+            _ => {}
+        }
+        *known = topic;
     }
 
     /// Passes on an event; when the owner has gone there is nobody to tell.

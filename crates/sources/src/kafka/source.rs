@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 /// How often the topics are looked at again.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// The same while one of them is gone.
+const CHECK_GONE_EVERY: Duration = Duration::from_secs(2);
 /// How long a stop waits for the group to take note.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long an end before our position is taken for a broker that has just come back, and does not
@@ -484,7 +486,8 @@ impl Source for KafkaSource {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.consumer().context().trouble().or_else(|| self.lacks_counterparts.clone())
+        let context = self.consumer().context();
+        context.trouble().or_else(|| context.gone()).or_else(|| self.lacks_counterparts.clone())
     }
 
     /// The log stays, and the group finds it another reader.
@@ -544,12 +547,19 @@ impl Keeper {
                 self.ask_whether_it_is_over();
             }
             if self.checks && Instant::now() >= check_at {
-                check_at = Instant::now() + CHECK_EVERY;
-                if let Err(error) = self.cluster.check(&self.consumer, Duration::from_secs(2)) {
-                    self.consumer.context().tell(GroupEvent::Fatal(error.into()));
-                }
+                check_at = Instant::now() + self.check();
             }
         }
+    }
+
+    /// Looks whether the topics are the same ones; when to do it again.
+    fn check(&self) -> Duration {
+        let context = self.consumer.context();
+        match self.cluster.check(&self.consumer, Duration::from_secs(2)) {
+            Ok(gone) => context.set_gone(gone),
+            Err(error) => context.tell(GroupEvent::Fatal(error.into())),
+        }
+        if context.gone().is_some() { CHECK_GONE_EVERY } else { CHECK_EVERY }
     }
 
     /// librdkafka tells when all brokers are gone, and not when one is back.
