@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     /// clock does not go as usual
     #[arg(long, value_name = "EVENTS")]
     pub(crate) batch_events: Option<usize>,
+    /// `[runtime] memory`, MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u64>,
     /// Say after so many events what they have cost
     #[arg(long, value_delimiter = ',')]
     pub(crate) milestones: Vec<u64>,
@@ -65,6 +68,8 @@ pub(crate) struct Milestone {
     pub(crate) others_seconds: f64,
     pub(crate) rss_bytes: u64,
     pub(crate) state_bytes: u64,
+    /// Bytes of the state that lie on disk.
+    pub(crate) state_disk_bytes: u64,
     pub(crate) disk_bytes: u64,
 }
 
@@ -74,6 +79,7 @@ impl Milestone {
             "events": self.events, "late": self.late, "seconds": self.seconds,
             "owners_seconds": self.owners_seconds, "others_seconds": self.others_seconds,
             "rss_bytes": self.rss_bytes, "state_bytes": self.state_bytes,
+            "state_disk_bytes": self.state_disk_bytes,
             "disk_bytes": self.disk_bytes,
         })
     }
@@ -91,6 +97,7 @@ impl Milestone {
             others_seconds: seconds("others_seconds"),
             rss_bytes: number("rss_bytes"),
             state_bytes: number("state_bytes"),
+            state_disk_bytes: number("state_disk_bytes"),
             disk_bytes: number("disk_bytes"),
         })
     }
@@ -100,6 +107,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let failed = |failure: Failure| anyhow!(failure.lines().join("\n"));
     let mut config =
         Config::load(&example("reference.toml")).map_err(|f| failed(Failure::Config(f)))?;
+    if let Some(mib) = arguments.memory {
+        config.runtime.memory_bytes = mib << 20;
+    }
     let plan = Arc::new(wiring::with_lanes(wiring::plan(&config).map_err(failed)?, LANES));
     let folder = tempfile::Builder::new().prefix("marquee-bench-").tempdir()?;
     config.store.path = folder.path().join("store");
@@ -167,6 +177,7 @@ fn wait_for(lanes: &Lanes, events: u64, start: Instant, folder: &Path) -> Result
                 others_seconds,
                 rss_bytes: rss_bytes()?,
                 state_bytes: status.iter().map(|lane| lane.state_bytes).sum(),
+                state_disk_bytes: status.iter().map(|lane| lane.state_disk_bytes).sum(),
                 disk_bytes: bytes_in(folder)?,
             });
         }
