@@ -84,7 +84,8 @@ impl Copy {
     /// How many seeds it takes until a fault shows, and the rule that it breaks.
     fn found_after(&self, bug: &Bug) -> Option<(u64, String)> {
         for (file, find, replacement) in bug.edits {
-            let text = std::fs::read_to_string(root().join(file)).unwrap();
+            // In the copy: it may have an edit of this fault already.
+            let text = std::fs::read_to_string(self.folder.join(file)).unwrap();
             assert!(text.contains(find), "{}: {file} no longer has the text: {find}", bug.name);
             self.write(file, text.replacen(find, replacement, 1).as_bytes());
         }
