@@ -438,10 +438,13 @@ impl Group {
         })
     }
 
-    /// Makes room for so many more requests.
+    /// Makes room for so many requests in all.
     pub(super) fn reserve(&mut self, requests: usize) {
+        /// More are made room for when they come: they may not fit into memory.
+        const AT_ONCE: usize = 1 << 17;
+        let more = requests.saturating_sub(self.slots.len() + self.cold.records());
         let (arena, hasher) = (&self.arena, &self.hasher);
-        self.slots.reserve(requests, |slot| hash_of(hasher, key_at(arena, *slot)));
+        self.slots.reserve(more.min(AT_ONCE), |slot| hash_of(hasher, key_at(arena, *slot)));
     }
 }
 

@@ -43,7 +43,7 @@ use std::time::Duration;
 const KEPT: usize = 2;
 /// A lane that is taken away saves a state of up to so many bytes: that takes a moment only, and the
 /// group mostly gives it back.
-const QUICK_BYTES: usize = 512 << 20;
+const QUICK_BYTES: u64 = 512 << 20;
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
 
@@ -307,9 +307,9 @@ impl LaneOwner {
                 Unsaved::Cold(error) => io::Error::other(error),
             })
         });
-        self.saving.at = Some(about.next_offsets);
         match put {
             Ok(bytes) => {
+                self.saving.at = Some(about.next_offsets);
                 let took = settings.clock.passed() - began;
                 let taken_ms = settings.clock.now_ms();
                 tracing::debug!(lane = self.lane, bytes, ?took, "took a snapshot");
@@ -364,7 +364,10 @@ impl Owner {
 
     /// Takes those that are quickly taken, before the lanes are taken away.
     pub(super) fn save_quickly(&mut self) {
-        let is_quick = |lane: &LaneOwner| lane.pipeline.size().memory_bytes <= QUICK_BYTES;
+        let is_quick = |lane: &LaneOwner| {
+            let size = lane.pipeline.size();
+            size.memory_bytes as u64 + size.disk_bytes <= QUICK_BYTES
+        };
         for lane in self.lanes.iter_mut().filter(|lane| lane.can_save() && is_quick(lane)) {
             lane.save(&self.settings);
         }

@@ -154,7 +154,10 @@ fn unusual<'a>(
         b't' => ("true", Some(true)),
         b'f' => ("false", Some(false)),
         b'n' => ("null", None),
-        b'[' if want.is_none() => return list_end(text, at),
+        // Where a text is lines, a record ends with its line.
+        b'[' if want.is_none() => {
+            return list_end(text, at).filter(|end| !text[at..*end].contains('\n'));
+        }
         _ => return None,
     };
     if !text.as_bytes().get(at..)?.starts_with(word.as_bytes()) {

@@ -122,6 +122,15 @@ fn lines_keep_their_numbers_and_every_ending() {
 }
 
 #[test]
+fn a_list_that_goes_on_in_the_next_line_is_no_record_whatever_was_met_before() {
+    let broken = FLAT.replace(r#""a",{"b""#, "\"a\",\n{\"b\"");
+    let text = format!("{broken}\n{FLAT}\n");
+    let new = lines(&Decoder::new(mapping()), text.as_bytes());
+    assert_eq!(new.iter().map(|(number, ..)| *number).collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(lines(&decoder_of(mapping(), &[FLAT]), text.as_bytes()), new);
+}
+
+#[test]
 fn a_record_at_the_limit_is_refused_in_lines_too() {
     let decoder = decoder_of(mapping(), &[r#"{"r":"a","v":"b","t":5,"z":"x"}"#]);
     let long = format!(r#"{{"r":"a","v":"b","t":5,"z":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
