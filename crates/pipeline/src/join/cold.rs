@@ -246,7 +246,7 @@ struct Record<'a> {
 }
 
 fn first_record(bytes: &[u8]) -> Result<Record<'_>, ColdError> {
-    let damaged = || ColdError("state on disk is damaged: start again, the log replays".to_owned());
+    let damaged = || ColdError("a file of the state is damaged; repair the disk".to_owned());
     let head = bytes.first_chunk::<HEAD>().ok_or_else(damaged)?;
     let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
     let len = u32::from_le_bytes(head[16..].try_into().expect("4 bytes")) as usize;

@@ -69,11 +69,13 @@ pub(super) struct Room {
     memory: StateMemory,
     /// Batches until a disk that has refused is asked again.
     waits: u32,
+    /// Whether it was said that nothing is left that could go to disk.
+    has_said: bool,
 }
 
 impl Room {
     pub(super) fn of(memory: &StateMemory) -> Self {
-        Room { memory: memory.clone(), waits: 0 }
+        Room { memory: memory.clone(), waits: 0, has_said: false }
     }
 
     fn bytes(&self) -> usize {
@@ -84,13 +86,26 @@ impl Room {
         self.waits = self.waits.saturating_sub(1);
         while self.waits == 0 && pipeline.size().memory_bytes > self.bytes() {
             match pipeline.make_room(&*self.memory.place, self.memory.worth_a_file) {
-                Ok(0) => return,
+                Ok(0) => return self.say_once(lane),
                 Ok(bytes) => tracing::debug!(lane, bytes, "a part of the state went to disk"),
                 Err(error) => {
                     tracing::error!(lane, "the state outgrows [runtime] memory: {error}");
                     self.waits = ASK_AGAIN_AFTER;
                 }
             }
+        }
+    }
+}
+
+impl Room {
+    #[cold]
+    fn say_once(&mut self, lane: u32) {
+        if !std::mem::replace(&mut self.has_said, true) {
+            tracing::warn!(
+                lane,
+                "the state needs more than its part of [runtime] memory, and what is left in memory \
+                 does not go to disk (cells, texts, small epochs): raise it, or use longer epochs"
+            );
         }
     }
 }
