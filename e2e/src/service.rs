@@ -54,6 +54,13 @@ impl Service {
         self.child.id()
     }
 
+    /// The end of what it said on standard error: for the message of a test that fails.
+    pub fn last_said(&self) -> String {
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.end();
@@ -134,6 +141,15 @@ impl Service {
         }
     }
 
+    /// What `/metrics` says of positions.
+    pub fn positions(&self) -> String {
+        let mut answer =
+            ureq::get(&format!("{}/metrics", self.address)).call().expect("it answers");
+        let metrics = answer.body_mut().read_to_string().expect("it is text");
+        let is_position = |line: &&str| line.starts_with("marquee_next_offset{");
+        metrics.lines().filter(is_position).collect::<Vec<_>>().join("\n")
+    }
+
     /// The code of `/readyz`.
     pub fn readiness(&self) -> u16 {
         let agent: ureq::Agent =
@@ -151,7 +167,12 @@ impl Service {
             if status["ready"] == true && status["lag"] == 0 && read >= events {
                 return status;
             }
-            assert!(start.elapsed() < PATIENCE, "not counted, wanted {events}: {status}");
+            if start.elapsed() >= PATIENCE {
+                panic!(
+                    "not counted, wanted {events}: {status}\nit said last:\n{}",
+                    self.last_said()
+                );
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }

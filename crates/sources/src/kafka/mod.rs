@@ -90,7 +90,12 @@ impl Role {
 /// What consumers, producers and the administrator share: where to connect, and as whom.
 fn client(brokers: &str, properties: &BTreeMap<String, String>, role: Role) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("client.id", "marquee").set_log_level(RDKafkaLogLevel::Warning);
+    // Whoever asks librdkafka to tell more (`debug`) wants to hear it.
+    let level = match properties.contains_key("debug") {
+        true => RDKafkaLogLevel::Debug,
+        false => RDKafkaLogLevel::Warning,
+    };
+    config.set("client.id", "marquee").set_log_level(level);
     // A broker that is away is looked for twice a second, and each try is a line in the log.
     config.set("reconnect.backoff.ms", "500").set("reconnect.backoff.max.ms", "5000");
     for (name, value) in properties.iter().filter(|(name, _)| role.takes(name)) {

@@ -142,6 +142,13 @@ impl KafkaSource {
         self.lanes[&lane][topic].queued()
     }
 
+    /// Lets the client fetch from somewhere, as it may do by itself, while the reader stays.
+    #[cfg(test)]
+    pub(super) fn fetch_from(&self, lane: u32, from: &[u64]) {
+        let list = self.list(&[(lane, from.to_vec())]);
+        self.consumer().seek_partitions(list, PATIENCE).expect("it takes them");
+    }
+
     /// Takes in what the keeper has noted.
     fn pump(&mut self) {
         self.pending.extend(self.events.try_iter());
@@ -383,8 +390,11 @@ impl Source for KafkaSource {
     }
 
     fn release(&mut self) -> Result<(), SourceError> {
+        self.consumer().unassign().map_err(|error| self.fatal(&error))?;
+        // Whoever may never have these lanes again need not keep what was fetched of them.
+        self.lanes.values_mut().flatten().for_each(PartitionReader::discard);
         self.lanes.clear();
-        self.consumer().unassign().map_err(|error| self.fatal(&error))
+        Ok(())
     }
 
     fn read(
@@ -422,8 +432,12 @@ impl Source for KafkaSource {
     }
 
     fn end_offset(&self, topic: usize, lane: u32) -> u64 {
+        let Some(readers) = self.lanes.get(&lane) else { return 0 };
         let known = known_end(self.consumer(), &self.topics[topic], lane as i32);
-        self.lanes.get(&lane).map_or(0, |readers| readers[topic].end(known))
+        let end = readers[topic].end(known);
+        // What waits has to be read, also where it turns out to be no record: as long as it fills
+        // the queue, nothing is fetched that would tell of a later end.
+        if self.has_data(topic, lane) { end.max(readers[topic].position() + 1) } else { end }
     }
 
     fn commit(&mut self, commits: &[Commit<'_>]) -> Result<u64, SourceError> {

@@ -255,6 +255,47 @@ fn what_nobody_reads_is_bounded_and_costs_no_membership() {
 }
 
 #[test]
+fn what_is_delivered_again_is_not_read_again() {
+    let mock = Mock::new(1);
+    mock.append(0, 0, 0..500);
+    let mut source = mock.one();
+    started(&mut source);
+    assert_eq!(read_to(&mut source, 0, 0, ALL, 500).len(), 500);
+    source.fetch_from(0, &[100, 0]);
+    mock.append(0, 0, 500..510);
+    let offsets: Vec<u64> =
+        read_to(&mut source, 0, 0, ALL, 510).iter().map(|record| record.offset).collect();
+    assert_eq!(offsets, (500..510).collect::<Vec<_>>());
+}
+
+/// Records of an earlier assignment fill the queue, and the new one begins at the end of the log:
+/// only reading makes room, and only then a later end can become known.
+#[test]
+fn a_queue_that_is_full_of_an_earlier_assignment_does_not_keep_a_lane_from_what_comes() {
+    let mock = Mock::new(1);
+    mock.append(0, 0, 0..20_000);
+    let mut source = mock.one();
+    started(&mut source);
+    let is_full = |source: &KafkaSource| {
+        let before = source.queued(0, 0);
+        std::thread::sleep(Duration::from_millis(300));
+        before > 0 && source.queued(0, 0) == before
+    };
+    wait_until(|| is_full(&source));
+    source.start(&[(0, vec![20_000, 0])]).expect("it starts again");
+    mock.append(0, 0, 20_000..20_010);
+    let (mut position, mut read) = (20_000, 0);
+    wait_until(|| {
+        // As a lane does it: what has no end behind its position is not read.
+        if source.end_offset(0, 0) > position {
+            position = source.read(0, 0, ALL, &mut |_| read += 1).expect("nothing fails");
+        }
+        position == 20_010
+    });
+    assert_eq!(read, 10);
+}
+
+#[test]
 fn two_members_share_the_lanes_and_one_that_leaves_gives_them_back() {
     let mock = Mock::new(4);
     let mut one = mock.one();
