@@ -42,6 +42,11 @@ struct LaneJudge {
     writers: BTreeSet<usize>,
     /// Whether records of it were deleted.
     is_trimmed: bool,
+    /// For each topic and offset the frontier with which a store has first passed it.
+    passed: [Vec<i64>; TOPICS],
+    /// Gaps that were noted when nothing of their topic was left: topic, end, and the latest time
+    /// of which whoever noted it could know.
+    blind: Vec<(usize, u64, i64)>,
 }
 
 impl LaneJudge {
@@ -140,8 +145,10 @@ impl Judge {
         self.counters(truth, process, written);
         let judge = &mut self.lanes[*lane as usize];
         judge.writers.insert(process);
-        for (reached, next) in judge.reached.iter_mut().zip(&state.next_offsets) {
-            *reached = (*reached).max(*next);
+        for (topic, next) in state.next_offsets.iter().enumerate() {
+            judge.reached[topic] = judge.reached[topic].max(*next);
+            let passed = &mut judge.passed[topic];
+            passed.resize(passed.len().max(*next as usize), state.frontier);
         }
     }
 
@@ -200,14 +207,28 @@ impl Judge {
         });
     }
 
-    /// A process notes a gap.
-    pub(crate) fn doubts(&mut self, process: usize, gap: &Gap) {
-        let judge = &self.lanes[gap.lane as usize];
+    /// A process notes a gap, at a time by its clock.
+    pub(crate) fn doubts(
+        &mut self,
+        truth: &Truth,
+        process: usize,
+        gap: &Gap,
+        ends: &[u64; TOPICS],
+        now_ms: i64,
+    ) {
+        let judge = &mut self.lanes[gap.lane as usize];
         let others = judge.writers.iter().any(|writer| *writer != process);
         let is_so = match gap.reason.as_str() {
             "trimmed" => judge.is_trimmed,
             _ => others,
         };
+        let topic = usize::from(gap.topic == TOPIC_NAMES[1]);
+        if gap.to_offset == ends[topic] {
+            let other = &truth.log[gap.lane as usize][1 - topic];
+            let shown_ms = other.shown_ms(judge.reached[1 - topic]);
+            let known_ms = shown_ms.map_or(now_ms, |shown_ms| now_ms.max(shown_ms));
+            judge.blind.push((topic, gap.to_offset, known_ms));
+        }
         self.must(is_so, "a gap has a reason", || format!("p{process}: {gap:?}"));
     }
 
@@ -338,7 +359,7 @@ fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<Spot> {
 }
 
 /// Whether an event is in a late output; or was lost before anybody read it, when the cell was
-/// closed already: then it would have been late, and a gap names its offset.
+/// closed already: then it would have been late.
 fn is_late(
     world: &World,
     truth: &Truth,
@@ -348,8 +369,10 @@ fn is_late(
     cell: &CellKey,
 ) -> bool {
     let (topic, offset) = *place;
-    let longest_ms = truth.setup.epochs_ms[0];
-    let closed_ms = (cell.epoch_start_ms.div_euclid(longest_ms) + 1) * longest_ms;
+    let epoch = cell.epoch_start_ms.div_euclid(truth.setup.epochs_ms[0]);
+    let judge = &world.judge.lanes[lane as usize];
+    // Shown by the frontier of whoever passed it, or by where the gap begins that names it.
+    let closed_ms = (epoch + 1) * truth.setup.epochs_ms[0];
     let names = |gap: &Gap| {
         gap.lane == lane
             && gap.topic == TOPIC_NAMES[topic]
@@ -357,6 +380,26 @@ fn is_late(
             && gap.reason == "trimmed"
             && gap.from_ms >= closed_ms
     };
+    let was_closed = || {
+        judge.passed[topic].get(offset as usize).is_some_and(|frontier| *frontier > epoch)
+            || world.processes.iter().any(|process| process.store.gaps.iter().any(names))
+    };
+    let is_gone = offset < world.starts[lane as usize][topic];
     late.contains(&(lane, topic, offset))
-        || world.processes.iter().any(|process| process.store.gaps.iter().any(names))
+        || (is_gone && (was_closed() || is_beyond_knowing(judge, truth, lane, place)))
+}
+
+/// Whether nobody could know that the cells of an event that is gone lack it. A gap reaches as far
+/// as docs/semantics.md says, which trusts clocks as far as it can: not where the producer's own was
+/// ahead of all others, or where nothing of the topic was left and the machine's own was behind of
+/// all that it had been shown.
+fn is_beyond_knowing(judge: &LaneJudge, truth: &Truth, lane: u32, place: &(usize, u64)) -> bool {
+    let (topic, offset) = *place;
+    let record = &truth.log[lane as usize][topic].records[offset as usize];
+    let Some(event) = &record.event else { return false };
+    let tolerated_ms = truth.setup.lateness_ms + truth.setup.max_ahead_ms;
+    let is_beyond = |known_ms: i64| event.time_ms > known_ms + tolerated_ms;
+    let is_named = |(of, end, _): &&(usize, u64, i64)| *of == topic && offset < *end;
+    is_beyond(record.at_ms)
+        || judge.blind.iter().filter(is_named).any(|(.., known_ms)| is_beyond(*known_ms))
 }

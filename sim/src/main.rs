@@ -8,6 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+/// Seeds that are named of each rule that was broken.
+const TOLD: usize = 20;
+
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Replay this seed and print what happens
@@ -86,7 +89,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     tell(&faults)
 }
 
-/// Tells the story of the first failure of each rule.
+/// Names what failed, and tells the story of the first failure of each rule.
 fn tell(faults: &BTreeMap<u64, Fault>) -> ExitCode {
     let mut by_rule: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for (seed, fault) in faults {
@@ -94,6 +97,7 @@ fn tell(faults: &BTreeMap<u64, Fault>) -> ExitCode {
     }
     for (rule, seeds) in &by_rule {
         println!("\n{} failed \"{rule}\", first seed {}", seeds.len(), seeds[0]);
+        println!("seeds {:?}", &seeds[..seeds.len().min(TOLD)]);
         println!("{}", short_story(seeds[0], &faults[&seeds[0]]));
     }
     if by_rule.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

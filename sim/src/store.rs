@@ -150,7 +150,9 @@ impl Sink for SimStore {
         let wrong = world.goes_wrong(self.process, Point::Gaps);
         if wrong.is_none_or(|effect| effect == Effect::All) {
             for gap in gaps {
-                world.judge.doubts(self.process, gap);
+                let ends = world.ends[gap.lane as usize];
+                let now_ms = self.shared.wall_ms(world, self.process);
+                world.judge.doubts(&self.shared.truth, self.process, gap, &ends, now_ms);
                 let process = self.process;
                 world.tell(|| {
                     let Gap { lane, topic, from_offset, to_offset, from_ms, to_ms, reason } = gap;

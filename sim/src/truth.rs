@@ -22,6 +22,8 @@ pub(crate) struct Logged {
     pub(crate) key: String,
     pub(crate) payload: Option<Vec<u8>>,
     pub(crate) record_ms: i64,
+    /// When it was sent, by a clock that is right.
+    pub(crate) at_ms: i64,
     /// Event time, and whether it moves the watermark; `None` for what is no event of this lane.
     pub(crate) event: Option<LoggedEvent>,
     /// What is said of it in words.
@@ -64,6 +66,11 @@ pub(crate) struct Before {
 impl Partition {
     pub(crate) fn before(&self, offset: u64) -> &Before {
         &self.before[offset as usize]
+    }
+
+    /// The latest time that the records before an offset have shown.
+    pub(crate) fn shown_ms(&self, offset: u64) -> Option<i64> {
+        self.before(offset).largest.values().copied().max()
     }
 
     fn push(&mut self, record: Logged, support: usize) {
@@ -213,7 +220,7 @@ fn logged(rec: &Rec, setup: &Setup) -> Logged {
         Form::Good | Form::Misplaced => Some(json.into_bytes()),
     };
     let event = is_well.then_some(event);
-    Logged { key: request_id, payload, record_ms: rec.record_ms, event, words }
+    Logged { key: request_id, payload, record_ms: rec.record_ms, at_ms: rec.at_ms, event, words }
 }
 
 fn oracle_event(rec: &Rec) -> marquee_oracle::Event {

@@ -19,6 +19,47 @@ pub(super) struct Unread {
     pub(super) to_offset: u64,
 }
 
+/// When the first few records of a topic after some that are gone were stamped. One alone is not
+/// believed: its clock may be wrong, and the doubt would not reach far enough, or for ever.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FirstRecords {
+    times_ms: Vec<i64>,
+}
+
+impl FirstRecords {
+    const ENOUGH: usize = 16;
+
+    #[inline]
+    pub(super) fn note(&mut self, record_ms: impl FnOnce() -> i64) {
+        if !self.is_enough() {
+            self.times_ms.push(record_ms());
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_enough(&self) -> bool {
+        self.times_ms.len() >= Self::ENOUGH
+    }
+
+    /// The latest time that is believed of them; now, where there are none.
+    ///
+    /// What is gone was stamped before them, but for disorder: the latest of all is late enough if
+    /// only one of their clocks is right. One that is years ahead would make the gap as long, so
+    /// what is later than now is believed only as far as half of them have come. Now alone must not
+    /// cut it short: this machine's clock may be behind, by any length, and the gap would end before
+    /// cells that lack members. And one record that is all there is may be the one whose clock is
+    /// behind: a gap that is too wide does less harm than one that is too narrow (HONEST).
+    pub(super) fn latest_ms(&self, now_ms: i64) -> i64 {
+        let mut sorted = self.times_ms.clone();
+        sorted.sort_unstable_by(|one, other| other.cmp(one));
+        match sorted[..] {
+            [] => now_ms,
+            [only_ms] => now_ms.max(only_ms),
+            [latest_ms, ..] => latest_ms.min(now_ms.max(sorted[(sorted.len() - 1) / 2])),
+        }
+    }
+}
+
 /// The cells of open epochs that may lack members because a rebuild can read a topic only from
 /// `start` on. The index tells which epochs have lost records: those whose first record is gone.
 pub(super) fn of_rebuild(
@@ -48,7 +89,7 @@ pub(super) fn of_rebuild(
 }
 
 /// The same for records that were never read. All that is known of them is that they are older
-/// than the first one that is left, `first_ms`: they were not stamped later than that plus
+/// than the first ones that are left, `first_ms`: they were not stamped later than that plus
 /// `lateness` (as far as records are out of order), and no event is further ahead of its record
 /// than `max_ahead`.
 pub(super) fn of_unread(
@@ -105,4 +146,48 @@ fn cells_of(plan: &Plan, topic: usize, lost_ms: (i64, i64), frontier: i64) -> Op
     let from = from.max(frontier);
     let length_ms = settings.longest_ms();
     (from < to).then(|| (from * length_ms, to * length_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is believed of records stamped at these times.
+    #[track_caller]
+    fn check(times_ms: &[i64], now_ms: i64, expected_ms: i64) {
+        let mut records = FirstRecords::default();
+        times_ms.iter().for_each(|ms| records.note(|| *ms));
+        assert_eq!(records.latest_ms(now_ms), expected_ms, "{times_ms:?} at {now_ms}");
+    }
+
+    #[test]
+    fn the_latest_of_the_first_records_is_believed_but_not_clocks_that_are_ahead() {
+        check(&[50, 10, 40], 100, 50);
+        check(&[50, 1_000_000, 40], 100, 100);
+        let ahead = [50, 60, 70, 80, 90, 51, 61, 71, 81].into_iter().chain([1_000_000; 7]);
+        check(&ahead.collect::<Vec<_>>(), 100, 100);
+    }
+
+    #[test]
+    fn a_machine_whose_clock_is_behind_does_not_end_a_gap_too_early() {
+        check(&[500, 510, 520], 100, 510);
+        check(&[500, 510], 100, 510);
+        check(&[500], 100, 500);
+        // Half of the producers' clocks may be behind as well.
+        let behind = [1; 8].into_iter().chain(500..508);
+        check(&behind.collect::<Vec<_>>(), 100, 500);
+    }
+
+    #[test]
+    fn one_record_that_is_all_there_is_is_not_believed_alone() {
+        check(&[40], 100, 100);
+        check(&[40, 30], 100, 40);
+    }
+
+    #[test]
+    fn no_more_than_the_first_16_are_looked_at() {
+        let times_ms: Vec<i64> = (0..100).collect();
+        check(&times_ms, 1_000, 15);
+        check(&[], 1_000, 1_000);
+    }
 }

@@ -1,6 +1,6 @@
 //! One lane: reads its topics in step, feeds the pipeline, and writes what comes out.
 
-use super::gaps::{self, Unread};
+use super::gaps::{self, FirstRecords, Unread};
 use super::letters::{Letters, Place};
 use super::misplaced::Misplaced;
 use super::resume::Resumption;
@@ -88,31 +88,6 @@ pub(super) struct Reading {
     pub(super) is_behind: bool,
     /// Whether the batch is as large as it may become.
     pub(super) is_full: bool,
-}
-
-/// The latest time of the first few records after some that are gone. One alone is not believed: its
-/// clock may be wrong, and the doubt would not reach far enough.
-#[derive(Clone, Copy, Debug, Default)]
-struct FirstRecords {
-    count: usize,
-    latest_ms: i64,
-}
-
-impl FirstRecords {
-    const ENOUGH: usize = 16;
-
-    #[inline]
-    fn note(&mut self, record: &Record<'_>, clock: &dyn Clock) {
-        if self.count < Self::ENOUGH {
-            self.count += 1;
-            let record_ms = record.record_time_ms.unwrap_or_else(|| clock.now_ms());
-            self.latest_ms = self.latest_ms.max(record_ms);
-        }
-    }
-
-    fn is_enough(&self) -> bool {
-        self.count >= Self::ENOUGH
-    }
 }
 
 impl LaneOwner {
@@ -286,7 +261,8 @@ impl LaneOwner {
 
     /// Decodes one record and applies its events.
     fn record(&mut self, topic: usize, record: &Record<'_>) {
-        self.first_records[topic].note(record, &*self.clock);
+        let clock = &self.clock;
+        self.first_records[topic].note(|| record.record_time_ms.unwrap_or_else(|| clock.now_ms()));
         let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
             record_time_ms: record.record_time_ms,
@@ -389,8 +365,7 @@ impl LaneOwner {
             let others = (0..first_records.len()).filter(|topic| *topic != unread.topic);
             let now_ms =
                 others.filter_map(|topic| pipeline.progress_ms(topic)).fold(clock_ms, i64::max);
-            let FirstRecords { count, latest_ms } = first_records[unread.topic];
-            let first_ms = if count > 0 { latest_ms.min(now_ms) } else { now_ms };
+            let first_ms = first_records[unread.topic].latest_ms(now_ms);
             gaps::of_unread(plan, lane, frontier, &unread, first_ms)
         };
         let gaps: Vec<Gap> = std::mem::take(&mut self.unread).into_iter().filter_map(gap).collect();
