@@ -44,8 +44,8 @@ struct LaneJudge {
     is_trimmed: bool,
     /// For each topic and offset the frontier with which a store has first passed it.
     passed: [Vec<i64>; TOPICS],
-    /// Gaps that were noted when nothing of their topic was left: topic, end, and the latest time
-    /// of which whoever noted it could know.
+    /// Gaps that were noted when nothing of their topic was left: topic, end, and the latest time of
+    /// which whoever noted it could know.
     blind: Vec<(usize, u64, i64)>,
 }
 
@@ -207,28 +207,16 @@ impl Judge {
         });
     }
 
-    /// A process notes a gap, at a time by its clock.
-    pub(crate) fn doubts(
-        &mut self,
-        truth: &Truth,
-        process: usize,
-        gap: &Gap,
-        ends: &[u64; TOPICS],
-        now_ms: i64,
-    ) {
+    /// A process notes a gap. Where nothing is left of its topic, `blind` says which it is, and the
+    /// latest time of which the process could know.
+    pub(crate) fn doubts(&mut self, process: usize, gap: &Gap, blind: Option<(usize, i64)>) {
         let judge = &mut self.lanes[gap.lane as usize];
         let others = judge.writers.iter().any(|writer| *writer != process);
         let is_so = match gap.reason.as_str() {
             "trimmed" => judge.is_trimmed,
             _ => others,
         };
-        let topic = usize::from(gap.topic == TOPIC_NAMES[1]);
-        if gap.to_offset == ends[topic] {
-            let other = &truth.log[gap.lane as usize][1 - topic];
-            let shown_ms = other.shown_ms(judge.reached[1 - topic]);
-            let known_ms = shown_ms.map_or(now_ms, |shown_ms| now_ms.max(shown_ms));
-            judge.blind.push((topic, gap.to_offset, known_ms));
-        }
+        judge.blind.extend(blind.map(|(topic, known_ms)| (topic, gap.to_offset, known_ms)));
         self.must(is_so, "a gap has a reason", || format!("p{process}: {gap:?}"));
     }
 

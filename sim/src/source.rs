@@ -190,6 +190,10 @@ impl Source for SimSource {
     fn start(&mut self, from: &[(u32, Vec<u64>)]) -> Result<(), SourceError> {
         self.positions.clear();
         self.idle_since.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        let is_started = |lane: u32| from.iter().any(|(started, _)| *started == lane);
+        let mut world = self.shared.world();
+        world.processes[self.process].shown_ms.retain(|(_, lane), _| !is_started(*lane));
+        drop(world);
         from.iter().try_for_each(|(lane, offsets)| self.seek(*lane, offsets))
     }
 
@@ -237,8 +241,12 @@ impl Source for SimSource {
         let partition = &self.shared.truth.log[lane as usize][topic];
         for offset in position..next {
             let record = &partition.records[offset as usize];
-            if record.event.is_some_and(|event| event.is_observed()) {
+            if let Some(event) = record.event.filter(|event| event.is_observed()) {
                 self.idle_since.lock().unwrap_or_else(|e| e.into_inner()).remove(&(topic, lane));
+                let mut world = self.shared.world();
+                let shown = &mut world.processes[self.process].shown_ms;
+                let shown_ms = shown.entry((topic, lane)).or_insert(event.seen_ms);
+                *shown_ms = event.seen_ms.max(*shown_ms);
             }
             each(&Record {
                 offset,

@@ -3,6 +3,7 @@
 
 use crate::script::{Effect, Point};
 use crate::source::SCRIPTED;
+use crate::truth::TOPIC_NAMES;
 use crate::world::Shared;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::{self, Id};
@@ -150,9 +151,13 @@ impl Sink for SimStore {
         let wrong = world.goes_wrong(self.process, Point::Gaps);
         if wrong.is_none_or(|effect| effect == Effect::All) {
             for gap in gaps {
-                let ends = world.ends[gap.lane as usize];
+                let topic = usize::from(gap.topic == TOPIC_NAMES[1]);
+                let is_blind = gap.to_offset == world.ends[gap.lane as usize][topic];
                 let now_ms = self.shared.wall_ms(world, self.process);
-                world.judge.doubts(&self.shared.truth, self.process, gap, &ends, now_ms);
+                let shown_ms = &world.processes[self.process].shown_ms;
+                let known_ms =
+                    shown_ms.get(&(1 - topic, gap.lane)).map_or(now_ms, |ms| now_ms.max(*ms));
+                world.judge.doubts(self.process, gap, is_blind.then_some((topic, known_ms)));
                 let process = self.process;
                 world.tell(|| {
                     let Gap { lane, topic, from_offset, to_offset, from_ms, to_ms, reason } = gap;

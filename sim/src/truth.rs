@@ -34,7 +34,8 @@ pub(crate) struct Logged {
 pub(crate) struct LoggedEvent {
     pub(crate) time_ms: i64,
     request: u8,
-    seen_ms: i64,
+    /// What it says to the watermark.
+    pub(crate) seen_ms: i64,
     is_filtered: bool,
     is_too_far_ahead: bool,
 }
@@ -66,11 +67,6 @@ pub(crate) struct Before {
 impl Partition {
     pub(crate) fn before(&self, offset: u64) -> &Before {
         &self.before[offset as usize]
-    }
-
-    /// The latest time that the records before an offset have shown.
-    pub(crate) fn shown_ms(&self, offset: u64) -> Option<i64> {
-        self.before(offset).largest.values().copied().max()
     }
 
     fn push(&mut self, record: Logged, support: usize) {

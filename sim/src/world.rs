@@ -58,6 +58,8 @@ pub(crate) struct ProcessState {
     /// Snapshots by lane and name.
     pub(crate) snapshots: BTreeMap<(u32, String), Vec<u8>>,
     pub(crate) moods: BTreeMap<(usize, u32), Mood>,
+    /// The latest time that a topic of a lane has shown since the lane was started here.
+    pub(crate) shown_ms: BTreeMap<(usize, u32), i64>,
     pub(crate) acks: Option<(Acks, u32)>,
     /// Calls that will go wrong.
     plans: Vec<Plan>,
