@@ -83,8 +83,11 @@ pub enum BackfillError {
     Output(#[from] SinkError),
     /// Temporary files cannot be written or read.
     #[error(
-        "a temporary file for buffered events failed: {0}; make room in the folder for temporary \
-         files (TMPDIR), or raise [runtime] memory"
+        "a temporary file for buffered events failed: {0}; {advice}",
+        advice = crate::open_files::advice(
+            .0,
+            "make room in the folder for temporary files (TMPDIR), or raise [runtime] memory"
+        )
     )]
     Spill(std::io::Error),
 }

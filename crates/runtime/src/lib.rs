@@ -6,6 +6,7 @@ pub mod backfill;
 pub mod lanes;
 
 mod clock;
+pub mod open_files;
 mod plan;
 pub mod status;
 
