@@ -157,23 +157,48 @@ impl Join {
 
     /// Moves the oldest part of the state that is worth it to disk: what remains findable there
     /// takes a hundredth of the memory. Returns about how many bytes of memory became free; 0 where
-    /// nothing is left that is worth it: `at_least` so many bytes.
+    /// nothing is left that is worth it: all together less than `at_least` so many bytes.
     pub fn spill(&mut self, place: &dyn ColdPlace, at_least: usize) -> Result<usize, ColdError> {
+        let at_least = at_least.max(1);
         let sizes = self.groups.values().map(Group::spillable_bytes);
         let (largest, all) = sizes.fold((0, 0), |(most, sum), size| (size.max(most), sum + size));
         let plays = self.plays.spillable_bytes();
-        // What events bring back makes many small parts; to write each of them again and again
-        // would be slow.
-        let worth = largest.min(all / 16).max(at_least).max(1);
-        if plays >= at_least.max(1) && plays > all / 4 {
+        if plays >= at_least && plays > all / 4 {
             self.plays.spill(place)?;
             return Ok(plays);
         }
+        // What events bring back makes many small parts; to write each of them again and again
+        // would be slow.
+        let worth = largest.min(all / 16).max(at_least);
         let oldest = self.groups.values_mut().find(|group| group.spillable_bytes() >= worth);
-        let Some(group) = oldest else { return Ok(0) };
-        let before = group.spillable_bytes();
-        group.spill(place)?;
-        Ok(before - group.spillable_bytes())
+        match oldest {
+            Some(group) => Join::spill_groups(&mut [group], place),
+            None if all >= at_least => {
+                // Short epochs are many and small: none is worth a place of its own, but the oldest
+                // of them together are, and there may be thousands.
+                let enough = (all / 16).max(at_least);
+                let mut sum = 0;
+                let oldest = self.groups.values_mut().filter(|group| group.spillable_bytes() > 0);
+                let mut oldest: Vec<&mut Group> = oldest
+                    .take_while(|group| {
+                        let is_short = sum < enough;
+                        sum += group.spillable_bytes();
+                        is_short
+                    })
+                    .collect();
+                Join::spill_groups(&mut oldest, place)
+            }
+            None => Ok(0),
+        }
+    }
+
+    fn spill_groups(groups: &mut [&mut Group], place: &dyn ColdPlace) -> Result<usize, ColdError> {
+        let bytes = |groups: &[&mut Group]| -> usize {
+            groups.iter().map(|group| group.spillable_bytes()).sum()
+        };
+        let before = bytes(groups);
+        Group::spill(groups, place)?;
+        Ok(before - bytes(groups))
     }
 
     /// Why a part of the state on disk could not be read back, if that has happened. What was

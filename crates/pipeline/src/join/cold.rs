@@ -4,11 +4,16 @@
 //! is written once, in the order of the hashes of its requests. In memory stay one entry for each
 //! page of about 4 KiB, and a filter of about 12 bits a request, so that a request that is not there
 //! is mostly known without reading.
+//!
+//! Runs of several groups may lie one behind the other in the same bytes ([`keep_together`]): a
+//! thousand small groups are no thousand files. Those bytes go when the last of these runs goes.
 
 use super::saved::Unsaved;
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
 use std::fmt::Debug;
+use std::iter::Peekable;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Keeps what does not fit into memory.
@@ -22,7 +27,7 @@ pub trait ColdPlace: Debug + Send + Sync {
 pub type Fill<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<bool, ColdError>;
 
 /// Bytes that are kept.
-pub trait ColdBytes: Debug + Send {
+pub trait ColdBytes: Debug + Send + Sync {
     /// Reads bytes from a position on.
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), ColdError>;
 }
@@ -98,68 +103,33 @@ impl Runs {
         }
     }
 
-    /// Adds a run of records, given in the order of their ids, and merges it with those that are not
-    /// much larger, so that there are never many. `retain` may shorten a record, and says whether
-    /// anything is left of it; no record is of use after the epoch `newest`. On an error nothing
-    /// has changed.
-    pub(super) fn add<W: FnOnce(&mut Vec<u8>)>(
-        &mut self,
-        records: impl ExactSizeIterator<Item = (Id, W)>,
-        newest: i64,
-        hasher: &FixedState,
-        place: &dyn ColdPlace,
-        retain: &mut dyn FnMut(&mut Vec<u8>) -> bool,
-    ) -> Result<(), ColdError> {
-        if records.len() == 0 {
-            return Ok(());
-        }
-        let (mut kept, mut merged) = (self.runs.len(), records.len());
+    /// Begins to add a run of so many records, given in the order of their ids, and merges it with
+    /// those that are not much larger, so that there are never many. Nothing changes before
+    /// [`Runs::take`].
+    pub(super) fn adding<'a, W: FnOnce(&mut Vec<u8>)>(
+        &'a self,
+        count: usize,
+        records: impl Iterator<Item = (Id, W)> + 'a,
+        hasher: &'a FixedState,
+    ) -> Adding<'a, impl Iterator<Item = (Id, W)> + 'a> {
+        let (mut kept, mut merged) = (self.runs.len(), count);
         while kept > 0 && self.runs[kept - 1].records <= 2 * merged {
             kept -= 1;
             merged += self.runs[kept].records;
         }
-        let mut older: Vec<Reader<'_>> =
-            self.runs[kept..].iter().rev().map(|run| Reader::new(run, hasher)).collect();
-        let mut records = records.peekable();
+        let older = self.runs[kept..].iter().rev().map(|run| Reader::new(run, hasher)).collect();
+        Adding { kept, records: records.peekable(), older, builder: Builder::new(merged) }
+    }
+
+    /// Takes what was added, kept from a position of these bytes on, instead of the runs that it
+    /// replaces; no record is of use after the epoch `newest`.
+    pub(super) fn take(&mut self, added: Added, bytes: &Arc<dyn ColdBytes>, at: u64, newest: i64) {
+        let Added { kept, builder } = added;
         let newest = self.runs[kept..].iter().map(|run| run.newest).fold(newest, i64::max);
-        let mut builder = Builder::new(merged);
-        let mut fill = |out: &mut Vec<u8>| {
-            while out.len() < PIECE {
-                let mut next = records.peek().map(|(id, _)| *id);
-                for reader in &mut older {
-                    let id = reader.peek()?;
-                    next = [next, id].into_iter().flatten().min();
-                }
-                let Some(next) = next else { break };
-                builder.begin(next, out);
-                let start = out.len();
-                let mut is_written = false;
-                if let Some((_, write)) = records.next_if(|(id, _)| *id == next) {
-                    write(out);
-                    is_written = true;
-                }
-                for reader in &mut older {
-                    if reader.peek()? == Some(next) {
-                        if !is_written {
-                            out.extend_from_slice(reader.payload());
-                            is_written = true;
-                        }
-                        reader.skip();
-                    }
-                }
-                let mut payload = out.split_off(start);
-                let is_left = retain(&mut payload);
-                builder.end(next, &payload, is_left, out);
-            }
-            Ok(!out.is_empty())
-        };
-        let bytes = place.keep(&mut fill)?;
-        drop(older);
         self.runs.truncate(kept);
         if builder.records > 0 {
-            self.runs.push(builder.finish(bytes, newest));
+            self.runs.push(builder.finish(Part { bytes: bytes.clone(), at }, newest));
         }
-        Ok(())
     }
 
     /// Drops the runs of which no record is of use from this epoch on.
@@ -182,12 +152,115 @@ impl Runs {
 
     /// Memory held, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let of = |run: &Run| run.fences.capacity() * size_of::<Fence>() + run.filter.memory_bytes();
+        let of = |run: &Run| {
+            let fences = run.fences.capacity() * size_of::<Fence>();
+            size_of::<Run>() + fences + run.filter.memory_bytes()
+        };
         self.runs.iter().map(of).sum()
     }
 
     pub(super) fn failure(&self) -> Option<&ColdError> {
         self.failure.as_ref()
+    }
+}
+
+/// A run that is being written.
+pub(super) struct Adding<'a, I: Iterator> {
+    /// Runs before it that stay as they are.
+    kept: usize,
+    records: Peekable<I>,
+    /// Those that it replaces, the newest first.
+    older: Vec<Reader<'a>>,
+    builder: Builder,
+}
+
+/// A run that was written, and how many runs before it stay.
+pub(super) struct Added {
+    kept: usize,
+    builder: Builder,
+}
+
+impl<W: FnOnce(&mut Vec<u8>), I: Iterator<Item = (Id, W)>> Adding<'_, I> {
+    /// Appends records until there is a piece, or no more of them. `retain` may shorten a record,
+    /// and says whether anything is left of it.
+    fn fill(
+        &mut self,
+        out: &mut Vec<u8>,
+        retain: &mut dyn FnMut(&mut Vec<u8>) -> bool,
+    ) -> Result<(), ColdError> {
+        let Adding { records, older, builder, .. } = self;
+        while out.len() < PIECE {
+            let mut next = records.peek().map(|(id, _)| *id);
+            for reader in &mut *older {
+                let id = reader.peek()?;
+                next = [next, id].into_iter().flatten().min();
+            }
+            let Some(next) = next else { break };
+            builder.begin(next, out);
+            let start = out.len();
+            let mut is_written = false;
+            if let Some((_, write)) = records.next_if(|(id, _)| *id == next) {
+                write(out);
+                is_written = true;
+            }
+            for reader in &mut *older {
+                if reader.peek()? == Some(next) {
+                    if !is_written {
+                        out.extend_from_slice(reader.payload());
+                        is_written = true;
+                    }
+                    reader.skip();
+                }
+            }
+            let mut payload = out.split_off(start);
+            let is_left = retain(&mut payload);
+            builder.end(next, &payload, is_left, out);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Added {
+        Added { kept: self.kept, builder: self.builder }
+    }
+}
+
+/// Bytes that were kept, and what was added with where it begins, in order.
+pub(super) type KeptTogether = (Arc<dyn ColdBytes>, Vec<(Added, u64)>);
+
+/// Keeps several runs at once, one behind the other. On an error nothing has changed.
+pub(super) fn keep_together<'a, W: FnOnce(&mut Vec<u8>), I: Iterator<Item = (Id, W)>>(
+    mut all: impl Iterator<Item = Adding<'a, I>>,
+    place: &dyn ColdPlace,
+    retain: &mut dyn FnMut(&mut Vec<u8>) -> bool,
+) -> Result<KeptTogether, ColdError> {
+    let (mut added, mut end) = (Vec::new(), 0);
+    let mut current = all.next();
+    let bytes = place.keep(&mut |out| {
+        while let Some(adding) = &mut current {
+            adding.fill(out, retain)?;
+            if out.len() >= PIECE {
+                break; // it may have more
+            }
+            let start = end;
+            end += adding.builder.size;
+            added.extend(current.take().map(|adding| (adding.finish(), start)));
+            current = all.next();
+        }
+        Ok(!out.is_empty())
+    })?;
+    Ok((bytes.into(), added))
+}
+
+/// Bytes of which a run takes the part from a position on.
+#[derive(Debug)]
+struct Part {
+    bytes: Arc<dyn ColdBytes>,
+    at: u64,
+}
+
+impl Part {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), ColdError> {
+        self.bytes.read(self.at + at, into)
     }
 }
 
@@ -201,7 +274,7 @@ struct Fence {
 
 #[derive(Debug)]
 struct Run {
-    bytes: Box<dyn ColdBytes>,
+    bytes: Part,
     size: u64,
     records: usize,
     /// The last epoch in which some record is of use.
@@ -291,7 +364,7 @@ impl Builder {
         self.size += (HEAD + payload.len()) as u64;
     }
 
-    fn finish(mut self, bytes: Box<dyn ColdBytes>, newest: i64) -> Run {
+    fn finish(mut self, bytes: Part, newest: i64) -> Run {
         self.fences.shrink_to_fit();
         let Builder { size, records, fences, filter, .. } = self;
         Run { bytes, size, records, newest, fences, filter }
@@ -440,11 +513,16 @@ pub(super) mod tests {
         let mut sorted: Vec<(Id, &[u8])> =
             records.iter().map(|(request, payload)| (id(*request), &payload[..])).collect();
         sorted.sort();
+        let count = sorted.len();
         let records = sorted
             .into_iter()
             .map(|(id, payload)| (id, move |out: &mut Vec<u8>| out.extend_from_slice(payload)));
         let mut retain = |payload: &mut Vec<u8>| payload.first() != Some(&b'x');
-        runs.add(records, 0, &hasher(), place, &mut retain).expect("it is kept");
+        let hasher = hasher();
+        let adding = runs.adding(count, records, &hasher);
+        let (bytes, added) =
+            keep_together(std::iter::once(adding), place, &mut retain).expect("it is kept");
+        added.into_iter().for_each(|(added, at)| runs.take(added, &bytes, at, 0));
     }
 
     fn find(runs: &mut Runs, request: u64) -> Option<Vec<u8>> {

@@ -11,7 +11,7 @@
 //! them brings it back, whole; what is in memory is newer than what is on disk.
 
 use super::arena::Arena;
-use super::cold::{ColdError, ColdPlace, Runs};
+use super::cold::{self, ColdError, ColdPlace, Runs};
 use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
@@ -450,17 +450,32 @@ impl Group {
 
 /// What goes to disk and comes back.
 impl Group {
-    /// Moves everything that is in memory to disk.
-    pub(super) fn spill(&mut self, place: &dyn ColdPlace) -> Result<(), ColdError> {
-        let hasher = &self.hasher;
+    /// Moves everything of some groups that is in memory to disk, all into the same bytes.
+    pub(super) fn spill(groups: &mut [&mut Group], place: &dyn ColdPlace) -> Result<(), ColdError> {
+        let all = groups.iter().map(|group| group.adding());
+        let (bytes, added) = cold::keep_together(all, place, &mut |_| true)?;
+        for (group, (added, at)) in groups.iter_mut().zip(added) {
+            group.cold.take(added, &bytes, at, 0);
+            group.slots = HashTable::new();
+            group.arena = Arena::default();
+            group.layout = Layout::Narrow;
+            group.heavy.clear();
+            group.facts = 0;
+        }
+        Ok(())
+    }
+
+    /// What is in memory, as a run.
+    fn adding(&self) -> cold::Adding<'_, impl Iterator<Item = (Id, impl FnOnce(&mut Vec<u8>))>> {
+        let (arena, hasher, layout) = (&self.arena, &self.hasher, self.layout);
         let mut sorted: Vec<(u64, Slot)> = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
-            sorted.push((hash_of(hasher, key_at(&self.arena, *slot)), *slot));
+            sorted.push((hash_of(hasher, key_at(arena, *slot)), *slot));
         }
-        sorted.sort_unstable_by_key(|(hash, slot)| (*hash, key_at(&self.arena, *slot)));
-        let (arena, layout) = (&self.arena, self.layout);
-        let records = sorted.iter().map(|(hash, slot)| {
-            let id = Id { words: key_at(arena, *slot), hash: *hash };
+        sorted.sort_unstable_by_key(|(hash, slot)| (*hash, key_at(arena, *slot)));
+        let count = sorted.len();
+        let records = sorted.into_iter().map(move |(hash, slot)| {
+            let id = Id { words: key_at(arena, slot), hash };
             let write = move |out: &mut Vec<u8>| {
                 let words = layout.words(capacity_for(slot.len.max(1)) as usize);
                 out.push(u8::from(layout == Layout::Wide));
@@ -476,13 +491,7 @@ impl Group {
             };
             (id, write)
         });
-        self.cold.add(records, 0, hasher, place, &mut |_| true)?;
-        self.slots = HashTable::new();
-        self.arena = Arena::default();
-        self.layout = Layout::Narrow;
-        self.heavy.clear();
-        self.facts = 0;
-        Ok(())
+        self.cold.adding(count, records, hasher)
     }
 
     /// Brings a request back into memory, if it is on disk.
@@ -603,7 +612,7 @@ mod tests {
                 let mut group = filled(tuple_of, |group| {
                     round += 1;
                     if round % every == 0 {
-                        group.spill(&place).expect("memory takes it");
+                        Group::spill(&mut [group], &place).expect("memory takes it");
                         assert_eq!(group.facts_in_memory(), 0);
                     }
                 });
@@ -619,7 +628,7 @@ mod tests {
         let handle = group.entry(id(1));
         let place = group.push(handle, Fact::impression(1, 2, 3));
         group.set_joined(handle, place);
-        group.spill(&InMemory).expect("memory takes it");
+        Group::spill(&mut [&mut group], &InMemory).expect("memory takes it");
         let handle = group.find(id(1)).expect("it is on disk");
         assert!(group.fact(handle, 0).is_joined());
         assert!(group.has(handle, Fact::impression(1, 2, 3)));

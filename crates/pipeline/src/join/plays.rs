@@ -3,7 +3,7 @@
 //! Beyond a memory limit all of them go to disk ([`Plays::spill`]); those of a request come back
 //! when one of its events does ([`Plays::load`]).
 
-use super::cold::{ColdError, ColdPlace, Runs};
+use super::cold::{self, ColdError, ColdPlace, Runs};
 use super::saved::{Unsaved, key_of};
 use super::{Id, hash_of};
 use foldhash::fast::FixedState;
@@ -328,7 +328,11 @@ impl Plays {
             }
             !payload.is_empty()
         };
-        self.cold.add(records, newest, &self.hasher, place, &mut retain)?;
+        let adding = self.cold.adding(sorted.len(), records, &self.hasher);
+        let (bytes, added) = cold::keep_together(std::iter::once(adding), place, &mut retain)?;
+        for (added, at) in added {
+            self.cold.take(added, &bytes, at, newest);
+        }
         self.by_request = HashTable::new();
         self.heavy.clear();
         self.by_epoch.clear();

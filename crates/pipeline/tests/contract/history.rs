@@ -79,9 +79,10 @@ pub(crate) enum Step {
     Save {
         lane: usize,
     },
-    /// The oldest part of the state goes to disk.
+    /// The oldest part of the state goes to disk, if it takes so many bytes.
     Spill {
         lane: usize,
+        at_least: usize,
     },
     Crash {
         lane: usize,
@@ -327,7 +328,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => lane.clone().prop_map(|lane| Step::Save { lane }),
         2 => (lane.clone(), topic, 0..200_i64)
             .prop_map(|(lane, topic, now_ms)| Step::NothingToRead { lane, topic, now_ms }),
-        3 => lane.clone().prop_map(|lane| Step::Spill { lane }),
+        3 => (lane.clone(), prop_oneof![Just(1_usize), 500..4_000_usize])
+            .prop_map(|(lane, at_least)| Step::Spill { lane, at_least }),
         2 => (lane, after, replay)
             .prop_map(|(lane, after, replay)| Step::Crash { lane, after, replay }),
     ]

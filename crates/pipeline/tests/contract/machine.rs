@@ -152,9 +152,9 @@ impl Machine {
                 lanes[lane % count].save();
                 Ok(())
             }
-            Step::Spill { lane } => {
+            Step::Spill { lane, at_least } => {
                 let lane = &mut lanes[lane % count].pipeline;
-                lane.make_room(&cold::Kept, 1).expect("memory takes it");
+                lane.make_room(&cold::Kept, at_least).expect("memory takes it");
                 prop_assert_eq!(lane.cold_failure(), None);
                 Ok(())
             }

@@ -2,11 +2,12 @@
 //!
 //! Each lane has an equal share, since requests are spread evenly over them. After a batch, a lane
 //! that has outgrown its share moves the oldest parts of its state to disk, where they are still
-//! found. Nothing is ever dropped to save memory: where the disk does not take them, the lane keeps
+//! found; small ones together, into one file. Nothing is ever dropped to save memory: where the disk does not take them, the lane keeps
 //! them, says so, and tries again.
 
 use super::LaneError;
 use super::lane::LaneOwner;
+use crate::open_files;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
 use std::fs::File;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A part of the state that takes less memory, in bytes, is not worth a file.
+/// Parts of the state that take less memory, in bytes and all together, are not worth a file.
 const WORTH_A_FILE: usize = 256 << 10;
 /// After the disk has refused, so many batches pass before it is asked again.
 const ASK_AGAIN_AFTER: u32 = 100;
@@ -69,13 +70,14 @@ pub(super) struct Room {
     memory: StateMemory,
     /// Batches until a disk that has refused is asked again.
     waits: u32,
-    /// Whether it was said that nothing is left that could go to disk.
-    has_said: bool,
+    /// What the state took, in bytes, when it was last said that nothing is left that could go to
+    /// disk; 0 if that is over.
+    said_bytes: usize,
 }
 
 impl Room {
     pub(super) fn of(memory: &StateMemory) -> Self {
-        Room { memory: memory.clone(), waits: 0, has_said: false }
+        Room { memory: memory.clone(), waits: 0, said_bytes: 0 }
     }
 
     fn bytes(&self) -> usize {
@@ -84,9 +86,16 @@ impl Room {
 
     pub(super) fn fit(&mut self, lane: u32, pipeline: &mut LanePipeline) {
         self.waits = self.waits.saturating_sub(1);
-        while self.waits == 0 && pipeline.size().memory_bytes > self.bytes() {
+        loop {
+            let (bytes, limit) = (pipeline.size().memory_bytes, self.bytes());
+            if bytes <= limit / 2 {
+                self.said_bytes = 0;
+            }
+            if bytes <= limit || self.waits > 0 {
+                return;
+            }
             match pipeline.make_room(&*self.memory.place, self.memory.worth_a_file) {
-                Ok(0) => return self.say_once(lane),
+                Ok(0) => return self.say(lane, bytes, limit),
                 Ok(bytes) => tracing::debug!(lane, bytes, "a part of the state went to disk"),
                 Err(error) => {
                     tracing::error!(lane, "the state outgrows [runtime] memory: {error}");
@@ -95,18 +104,22 @@ impl Room {
             }
         }
     }
-}
 
-impl Room {
+    /// Says that the state is beyond its limit, once, and again whenever it has doubled since.
     #[cold]
-    fn say_once(&mut self, lane: u32) {
-        if !std::mem::replace(&mut self.has_said, true) {
-            tracing::warn!(
-                lane,
-                "the state needs more than its part of [runtime] memory, and what is left in memory \
-                 does not go to disk (cells, texts, small epochs): raise it, or use longer epochs"
-            );
+    fn say(&mut self, lane: u32, bytes: usize, limit: usize) {
+        if bytes < 2 * self.said_bytes {
+            return;
         }
+        self.said_bytes = bytes;
+        tracing::warn!(
+            lane,
+            bytes,
+            limit,
+            "the state needs more than its part of [runtime] memory, and what is left in memory does \
+             not go to disk (cells, texts, and what finds the rest on disk): raise it, or use longer \
+             epochs, or fewer videos or slices"
+        );
     }
 }
 
@@ -147,10 +160,8 @@ impl ColdPlace for StateFolder {
     fn keep(&self, fill: Fill<'_>) -> Result<Box<dyn ColdBytes>, ColdError> {
         let failed = |error: io::Error| {
             let path = self.path.display();
-            ColdError(format!(
-                "a part of it cannot be written to {path}: {error}; free space there, or raise the \
-                 limit"
-            ))
+            let advice = open_files::advice(&error, "free space there, or raise the limit");
+            ColdError(format!("a part of it cannot be written to {path}: {error}; {advice}"))
         };
         let mut file = self.create().map_err(failed)?;
         let mut piece = Vec::new();
@@ -180,6 +191,12 @@ impl ColdBytes for StateFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use marquee_expr::Value;
+    use marquee_model::Kind;
+    use marquee_pipeline::Settings;
+    use marquee_pipeline::lane::{LaneSettings, Verdict};
+    use marquee_pipeline::prepare::Stream;
+    use std::borrow::Cow;
 
     #[test]
     fn bytes_come_back_and_files_have_no_names() {
@@ -209,5 +226,101 @@ mod tests {
         std::fs::write(&file, "").expect("it is written");
         let error = StateFolder::new(file).keep(&mut |_| Ok(false)).expect_err("it is no folder");
         assert!(error.to_string().contains("free space there, or raise the limit"), "{error}");
+    }
+
+    /// Keeps bytes in memory, and counts how often it was asked.
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    #[derive(Debug)]
+    struct Kept(Vec<u8>);
+
+    impl ColdPlace for Counting {
+        fn keep(&self, fill: Fill<'_>) -> Result<Box<dyn ColdBytes>, ColdError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let (mut all, mut piece) = (Vec::new(), Vec::new());
+            while fill(&mut piece)? {
+                all.append(&mut piece);
+            }
+            Ok(Box::new(Kept(all)))
+        }
+    }
+
+    impl ColdBytes for Kept {
+        fn read(&self, at: u64, into: &mut [u8]) -> Result<(), ColdError> {
+            into.copy_from_slice(&self.0[at as usize..][..into.len()]);
+            Ok(())
+        }
+    }
+
+    const EPOCHS: i64 = 2_000;
+    const REQUESTS: i64 = 60;
+
+    fn pipeline() -> LanePipeline {
+        let minute_ms = 60_000;
+        let settings = Settings {
+            epochs_ms: vec![minute_ms],
+            within_ms: EPOCHS * minute_ms,
+            ..Settings::default()
+        };
+        let secret = *b"of this one test";
+        LanePipeline::new(LaneSettings { settings, max_ahead_ms: None, secret, topics: 2 })
+    }
+
+    /// One request was shown a video in one epoch.
+    fn show(pipeline: &mut LanePipeline, stream: &Stream, epoch: i64, request: i64) -> Verdict {
+        let request = format!("{epoch}-{request}");
+        let text = |text| Value::String(Cow::Borrowed(text));
+        let (time, headers) = (Value::Int(epoch * 60_000), Value::StringMap(&[]));
+        let values = [text(&request), text("A"), time.clone(), time, Value::Null, headers];
+        pipeline.event(stream, 0, &values)
+    }
+
+    #[test]
+    fn thousands_of_tiny_epochs_stay_within_the_limit_in_few_files_and_are_found() {
+        const LIMIT: usize = 2 << 20;
+        let place = Arc::new(Counting::default());
+        let mut room = Room::of(&StateMemory::new(LIMIT as u64, place.clone()));
+        let stream = Stream::new(Kind::Impression, &[], "", "", &[vec![]], true).expect("right");
+        let mut pipeline = pipeline();
+        let mut largest = 0;
+        for epoch in 0..EPOCHS {
+            for request in 0..REQUESTS {
+                show(&mut pipeline, &stream, epoch, request);
+            }
+            pipeline.batch();
+            pipeline.advance();
+            room.fit(3, &mut pipeline);
+            largest = largest.max(pipeline.size().memory_bytes);
+        }
+        let size = pipeline.size();
+        assert_eq!((size.open_epochs as i64, size.requests as i64), (EPOCHS, EPOCHS * REQUESTS));
+        // No epoch alone is worth a file, and all of them do not fit.
+        assert!(size.disk_bytes > LIMIT as u64, "{size:?}");
+        assert!(largest <= LIMIT, "{largest}");
+        let files = place.0.load(Ordering::Relaxed);
+        assert!(files < 100, "{files} files for {EPOCHS} epochs");
+        for epoch in (0..EPOCHS).step_by(7) {
+            let again = show(&mut pipeline, &stream, epoch, epoch % REQUESTS);
+            assert_eq!(again, Verdict::Duplicate, "{epoch}");
+        }
+        assert_eq!(pipeline.cold_failure(), None);
+        assert_eq!(room.said_bytes, 0);
+    }
+
+    #[test]
+    fn a_state_that_cannot_shrink_is_told_of_again_when_it_has_doubled() {
+        let mut room = Room::of(&StateMemory::new(1, Arc::new(Counting::default())));
+        let stream = Stream::new(Kind::Impression, &[], "", "", &[vec![]], true).expect("right");
+        let mut pipeline = pipeline();
+        let mut told = Vec::new();
+        for epoch in 0..40 {
+            show(&mut pipeline, &stream, epoch, 0);
+            room.fit(3, &mut pipeline);
+            told.push(room.said_bytes);
+        }
+        told.dedup();
+        assert!(told.len() > 1 && told[0] > 0, "{told:?}");
+        assert!(told.windows(2).all(|pair| pair[1] >= 2 * pair[0]), "{told:?}");
     }
 }
