@@ -20,12 +20,18 @@ pub use generation::{Generation, Identity};
 pub use read::CellQuery;
 
 use crate::{Gap, LaneCommit, LaneState, Sink, SinkError};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::compaction::Leveled;
+use fjall::config::{CompressionPolicy, FilterPolicy};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Size of a table on disk, about.
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// Where the owner of a store writes its address, for commands that find the store in use.
 pub const OWNER_FILE: &str = "owner.json";
@@ -132,9 +138,25 @@ impl EmbeddedStore {
         let db = Database::builder(path.join("db"))
             .manual_journal_persist(true)
             .cache_size(memory.cache_bytes)
+            // With more than one, fjall keeps one free for flushes, which passes every request to
+            // compact on to the others and takes it again, busily, until they have time for it.
+            .worker_threads(1)
+            .journal_compression(CompressionType::None)
             .open()
             .map_err(failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.table_bytes);
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(memory.table_bytes)
+                // Most of it are request ids, which do not get smaller.
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+                // Cells are looked up by ranges of keys, for which filters are of no use.
+                .filter_policy(FilterPolicy::disabled())
+                // What is open is in the last tables of a level: small ones, of which little is
+                // rewritten, and rarely what is over.
+                .compaction_strategy(Arc::new(
+                    Leveled::default().with_table_target_size(TABLE_BYTES),
+                ))
+        };
         let keyspace = |name| db.keyspace(name, options).map_err(failed);
         Ok(EmbeddedStore {
             meta: keyspace("meta")?,
