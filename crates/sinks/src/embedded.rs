@@ -162,7 +162,7 @@ impl EmbeddedStore {
                 // What is open is in the last tables of a level: small ones, of which little is
                 // rewritten, and rarely what is over.
                 .compaction_strategy(Arc::new(
-                    Leveled::default().with_table_target_size(TABLE_BYTES),
+                    Leveled::default().with_table_target_size(TABLE_BYTES).with_l0_threshold(8),
                 ))
         };
         let keyspace = |name| db.keyspace(name, options).map_err(failed);
