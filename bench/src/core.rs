@@ -8,8 +8,8 @@ use marquee::commands::Failure;
 use marquee::config::Config;
 use marquee_e2e::data::{Data, example};
 use marquee_expr::Value;
-use marquee_model::Kind;
-use marquee_pipeline::lane::{LanePipeline, LaneSettings};
+use marquee_model::{Kind, Side};
+use marquee_pipeline::lane::{ChangedCell, LanePipeline, LaneSettings};
 use marquee_pipeline::prepare::{Stream, TIME};
 use marquee_sources::json::{Decoder, RecordMeta};
 use std::borrow::Cow;
@@ -88,7 +88,8 @@ fn feed(lane: &mut LanePipeline, streams: [&Stream; 2], events: &[Decoded]) -> (
             black_box(lane.event(streams[topic], topic, &event.values));
         }
         let changed = lane.batch();
-        cells += changed.cells().map(black_box).count();
+        let chunks = |cell: ChangedCell<'_>| Side::BOTH.map(|side| black_box(cell.chunk(side)));
+        cells += changed.cells().map(chunks).count();
         let start = Instant::now();
         lane.advance();
         letting_go += start.elapsed();

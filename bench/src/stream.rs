@@ -11,15 +11,14 @@ use marquee::commands::Failure;
 use marquee::config::Config;
 use marquee::{service, wiring};
 use marquee_e2e::data::example;
-use marquee_model::{CellCounts, CellKey};
-use marquee_pipeline::chunk::Id;
+use marquee_model::{CellCounts, CellKey, Side};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::{Plan, SystemClock};
 use marquee_sinks::letters::LetterFolder;
 use marquee_sinks::snapshots::SnapshotFolder;
-use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
 use marquee_sources::Source;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
@@ -209,7 +208,9 @@ impl Sink for Nowhere {
 
     fn commit(&self, commits: &[LaneCommit<'_>]) -> Result<(), SinkError> {
         for commit in commits {
-            commit.batch.cells().for_each(|cell| drop(black_box(cell)));
+            for cell in commit.batch.cells() {
+                Side::BOTH.into_iter().for_each(|side| drop(black_box(cell.chunk(side))));
+            }
         }
         Ok(())
     }
@@ -218,8 +219,8 @@ impl Sink for Nowhere {
         Ok(BTreeMap::new())
     }
 
-    fn members_of_lane(&self, _: u32, _: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError> {
-        Ok(Default::default())
+    fn members_of_lane(&self, _: u32, _: i64) -> Result<Members, SinkError> {
+        Ok(Members::new())
     }
 
     fn add_gaps(&self, _: &[Gap]) -> Result<(), SinkError> {

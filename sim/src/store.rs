@@ -5,12 +5,12 @@ use crate::script::{Effect, Point};
 use crate::source::SCRIPTED;
 use crate::truth::TOPIC_NAMES;
 use crate::world::Shared;
-use marquee_model::{CellCounts, CellKey};
+use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, Id};
 use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
 use marquee_sinks::letters::{LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::snapshots::{Snapshots, SnapshotsError, StoredSnapshot};
-use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
@@ -40,10 +40,10 @@ impl Written {
                 epoch_ms: changed.cell.epoch_ms,
                 slice: changed.cell.slice.to_owned(),
             };
-            let sets = [&changed.impressions, &changed.plays].map(|bytes| {
+            let sets = Side::BOTH.map(|side| changed.chunk(side)).map(|bytes| {
                 let mut set = BTreeSet::new();
                 if !bytes.is_empty() {
-                    chunk::decode_into(bytes, &mut set).expect("the product writes whole chunks");
+                    chunk::decode_into(&bytes, &mut set).expect("the product writes whole chunks");
                 }
                 set
             });
@@ -136,10 +136,11 @@ impl Sink for SimStore {
         Ok(open.map(|(cell, counts)| (cell.clone(), *counts)).collect())
     }
 
-    fn members_of_lane(&self, lane: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError> {
+    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError> {
         let world = self.shared.world();
         let members = world.processes[self.process].store.members.get(&lane);
-        Ok(members.and_then(|cells| cells.get(cell)).cloned().unwrap_or_default())
+        let open = members.into_iter().flatten().filter(|(cell, _)| cell.epoch_start_ms >= from_ms);
+        Ok(open.map(|(cell, sets)| (cell.clone(), sets.clone())).collect())
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {

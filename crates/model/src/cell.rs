@@ -29,6 +29,11 @@ pub enum Side {
     Plays,
 }
 
+impl Side {
+    /// Both, in the order in which they are told everywhere.
+    pub const BOTH: [Side; 2] = [Side::Impressions, Side::Plays];
+}
+
 /// One `(video, epoch, slice)`, across all lanes.
 ///
 /// Ordered as the contract sorts cells: by video id (bytewise), epoch, slice; then by length.

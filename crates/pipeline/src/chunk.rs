@@ -17,6 +17,13 @@ const VERSION: u8 = 1;
 #[error("a chunk of members cannot be read: {0}")]
 pub struct ChunkError(&'static str);
 
+impl ChunkError {
+    /// The bytes end too early.
+    pub const TOO_SHORT: ChunkError = ChunkError("too short");
+    /// A text is not what it should be.
+    pub const NOT_UTF8: ChunkError = ChunkError("not UTF-8");
+}
+
 /// One request id as it stands in a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Id {
@@ -75,8 +82,15 @@ impl<'t> IdRef<'t> {
     }
 }
 
-/// Writes a chunk of request ids, in any order.
+/// A chunk of request ids, which come in any order.
 pub fn encode<'t>(request_ids: impl Iterator<Item = IdRef<'t>>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, request_ids);
+    bytes
+}
+
+/// Appends a chunk of request ids, which come in any order.
+pub fn encode_into<'t>(bytes: &mut Vec<u8>, request_ids: impl Iterator<Item = IdRef<'t>>) {
     let (mut uuids, mut texts) = (SmallVec::<[u128; 32]>::new(), Vec::new());
     for id in request_ids {
         match id {
@@ -88,17 +102,16 @@ pub fn encode<'t>(request_ids: impl Iterator<Item = IdRef<'t>>) -> Vec<u8> {
     uuids.dedup();
     texts.sort_unstable();
     texts.dedup();
-    let mut bytes = Vec::with_capacity(4 + uuids.len() * 16);
+    bytes.reserve(4 + uuids.len() * 16);
     bytes.push(VERSION);
-    write_number(&mut bytes, uuids.len() as u64);
+    write_number(bytes, uuids.len() as u64);
     for uuid in uuids {
         bytes.extend_from_slice(&uuid.to_be_bytes());
     }
     for text in texts {
-        write_number(&mut bytes, text.len() as u64);
+        write_number(bytes, text.len() as u64);
         bytes.extend_from_slice(text);
     }
-    bytes
 }
 
 /// Adds the ids of a chunk to a set.
@@ -108,21 +121,22 @@ pub fn decode_into(bytes: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkErro
     };
     let uuids = read_number(&mut rest)?;
     for _ in 0..uuids {
-        let (uuid, after) = rest.split_first_chunk::<16>().ok_or(ChunkError("too short"))?;
+        let (uuid, after) = rest.split_first_chunk::<16>().ok_or(ChunkError::TOO_SHORT)?;
         ids.insert(Id::Uuid(u128::from_be_bytes(*uuid)));
         rest = after;
     }
     while !rest.is_empty() {
         let len = usize::try_from(read_number(&mut rest)?).map_err(|_| ChunkError("too long"))?;
-        let (text, after) = rest.split_at_checked(len).ok_or(ChunkError("too short"))?;
-        let text = std::str::from_utf8(text).map_err(|_| ChunkError("not UTF-8"))?;
+        let (text, after) = rest.split_at_checked(len).ok_or(ChunkError::TOO_SHORT)?;
+        let text = std::str::from_utf8(text).map_err(|_| ChunkError::NOT_UTF8)?;
         ids.insert(Id::Text(text.into()));
         rest = after;
     }
     Ok(())
 }
 
-fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+/// Appends a number as LEB128.
+pub fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -130,10 +144,14 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-fn read_number(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
+/// Reads a number that [`write_number`] wrote, and moves on behind it.
+///
+/// # Errors
+/// The bytes end within it, or it is larger than 63 bits.
+pub fn read_number(bytes: &mut &[u8]) -> Result<u64, ChunkError> {
     let mut number = 0_u64;
     for shift in (0..63).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(ChunkError("too short"))?;
+        let (&byte, rest) = bytes.split_first().ok_or(ChunkError::TOO_SHORT)?;
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {

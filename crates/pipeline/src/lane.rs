@@ -13,8 +13,7 @@ use crate::settings::Settings;
 use crate::symbols::Symbols;
 use crate::watermark::Watermark;
 use marquee_expr::Value;
-use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey};
-use std::ops::Range;
+use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey, Side};
 
 /// What a generation has settled once and for all about its lanes.
 #[derive(Clone, Debug)]
@@ -454,14 +453,12 @@ pub struct LaneBatch<'a> {
     lane: &'a LanePipeline,
 }
 
-/// A changed cell and the members that the batch adds to it, as chunks (empty: none).
+/// A changed cell and the members that the batch adds to it.
 pub struct ChangedCell<'a> {
     /// The cell and its counts after the batch.
     pub cell: CellView<'a>,
-    /// Chunk of new members of the impressions.
-    pub impressions: Vec<u8>,
-    /// Chunk of new members of the plays.
-    pub plays: Vec<u8>,
+    change: &'a CellChange,
+    lane: &'a LanePipeline,
 }
 
 impl LaneBatch<'_> {
@@ -477,17 +474,32 @@ impl LaneBatch<'_> {
 
     /// The changed cells.
     pub fn cells(&self) -> impl Iterator<Item = ChangedCell<'_>> {
-        self.cells.iter().map(|change| ChangedCell {
-            cell: self.lane.view(change),
-            impressions: self.chunk(&change.impressions),
-            plays: self.chunk(&change.plays),
-        })
+        (0..self.len()).map(|number| self.cell(number))
     }
 
-    fn chunk(&self, requests: &Range<u32>) -> Vec<u8> {
-        if requests.is_empty() {
-            return Vec::new();
+    /// The changed cell of a number below [`LaneBatch::len`].
+    pub fn cell(&self, number: usize) -> ChangedCell<'_> {
+        let change = &self.cells[number];
+        ChangedCell { cell: self.lane.view(change), change, lane: self.lane }
+    }
+}
+
+impl ChangedCell<'_> {
+    /// Chunk of the new members of one side; empty where there are none.
+    pub fn chunk(&self, side: Side) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_chunk(side, &mut bytes);
+        bytes
+    }
+
+    /// Appends the chunk of the new members of one side, and nothing where there are none.
+    pub fn write_chunk(&self, side: Side, bytes: &mut Vec<u8>) {
+        let requests = match side {
+            Side::Impressions => &self.change.impressions,
+            Side::Plays => &self.change.plays,
+        };
+        if !requests.is_empty() {
+            chunk::encode_into(bytes, self.lane.aggregate.added(requests));
         }
-        chunk::encode(self.lane.aggregate.added(requests))
     }
 }

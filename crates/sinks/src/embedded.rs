@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `meta` | `generation` | the [`Generation`], as JSON |
 //! | `lanes` | lane, 4 bytes | the [`LaneState`], as JSON |
-//! | `counts` | cell and lane ([`keys`]) | impressions and plays, 8 bytes each, little-endian |
-//! | `members` | cell, lane, side, name of the chunk | a chunk of request ids |
+//! | `counts` | a row: some cells of one lane ([`keys`]) | videos, impressions and plays ([`rows`]) |
+//! | `members` | the row, name of what a batch adds to it | videos and chunks of request ids |
 //! | `gaps` | the [`Gap`], as JSON | nothing |
 //!
 //! The batches of an owner's lanes and the lanes' states after them are one atomic write, synced
@@ -15,17 +15,29 @@
 mod generation;
 mod keys;
 mod read;
+mod rows;
 
 pub use generation::{Generation, Identity};
 pub use read::CellQuery;
 
-use crate::{Gap, LaneCommit, LaneState, Sink, SinkError};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use crate::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
+use fjall::compaction::Leveled;
+use fjall::config::{CompressionPolicy, FilterPolicy};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use keys::{RowKey, bucket_of};
 use marquee_model::{CellCounts, CellKey, Side};
-use marquee_pipeline::chunk::Id;
-use std::collections::{BTreeMap, BTreeSet};
+use marquee_pipeline::LaneBatch;
+use marquee_pipeline::chunk::ChunkError;
+use marquee_pipeline::lane::CellView;
+use read::decode;
+use rows::{LaneRows, Recent};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Size of a table on disk, about.
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// Where the owner of a store writes its address, for commands that find the store in use.
 pub const OWNER_FILE: &str = "owner.json";
@@ -70,6 +82,8 @@ pub struct EmbeddedStore {
     generation: Generation,
     /// Whether members are kept, or counts only.
     keeps_members: bool,
+    /// Shared by all who have the store open here.
+    recent: Arc<Recent>,
 }
 
 impl EmbeddedStore {
@@ -88,6 +102,8 @@ impl EmbeddedStore {
             None if is_new || store.is_empty()? => store.create(identity)?,
             None => return Err(store.damaged("it holds cells, but no generation")),
         };
+        let lanes = u64::from(store.generation.lanes.max(1));
+        store.recent = Arc::new(Recent::new((memory.cache_bytes / 2 / lanes) as usize));
         Ok(store)
     }
 
@@ -132,18 +148,35 @@ impl EmbeddedStore {
         let db = Database::builder(path.join("db"))
             .manual_journal_persist(true)
             .cache_size(memory.cache_bytes)
+            // With more than one, fjall keeps one free for flushes, which passes every request to
+            // compact on to the others and takes it again, busily, until they have time for it.
+            .worker_threads(1)
+            .journal_compression(CompressionType::None)
             .open()
             .map_err(failed)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.table_bytes);
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(memory.table_bytes)
+                // Most of it are request ids, which do not get smaller.
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+                // What is open is in the last tables of a level: small ones, of which little is
+                // rewritten, and rarely what is over.
+                .compaction_strategy(Arc::new(
+                    Leveled::default().with_table_target_size(TABLE_BYTES).with_l0_threshold(8),
+                ))
+        };
         let keyspace = |name| db.keyspace(name, options).map_err(failed);
+        // Looked up by ranges of keys alone, for which filters are of no use.
+        let unfiltered = || options().filter_policy(FilterPolicy::disabled());
         Ok(EmbeddedStore {
             meta: keyspace("meta")?,
             lanes: keyspace("lanes")?,
             counts: keyspace("counts")?,
-            members: keyspace("members")?,
+            members: db.keyspace("members", unfiltered).map_err(failed)?,
             gaps: keyspace("gaps")?,
             path: path.to_owned(),
             generation: Generation::default(),
+            recent: Arc::new(Recent::new(0)),
             keeps_members,
             db,
         })
@@ -180,39 +213,38 @@ impl EmbeddedStore {
 
     /// Adds members to closed epochs of a lane, by union: `cells` gives for each cell the chunk of
     /// the impressions and that of the plays, and the counts of the union. Durable on return.
-    pub fn write_closed<'c>(
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn write_closed(
         &self,
         lane: u32,
         name: u64,
-        cells: impl Iterator<Item = (&'c CellKey, CellCounts, [Vec<u8>; 2])>,
+        cells: &[(&CellKey, CellCounts, [Vec<u8>; 2])],
         state: &LaneState,
     ) -> Result<(), SinkError> {
-        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for (cell, counts, chunks) in cells {
-            let mut key = keys::cell(cell.epoch_ms, cell.epoch_start_ms, &cell.slice, &cell.video);
-            key.extend_from_slice(&lane.to_be_bytes());
-            self.add_chunks(&mut write, &key, name, chunks);
-            write.insert(&self.counts, key, counts_value(counts));
+        let mut writes = Vec::with_capacity(cells.len());
+        for (number, (cell, counts, _)) in cells.iter().enumerate() {
+            let CellKey { ref video, epoch_start_ms, epoch_ms, ref slice } = **cell;
+            let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
+            writes.push(CellWrite { row, video, counts: *counts, number });
         }
-        write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
-        write.commit().map_err(|e| failed(&self.path, &e))
+        let write_chunk = |number: usize, side: Side, bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(&cells[number].2[side as usize]);
+        };
+        let mut writing = Writing::new(self);
+        writing.lane(lane, name, &writes, state, write_chunk)?;
+        writing.commit()
     }
 
-    fn add_chunks(
-        &self,
-        write: &mut fjall::OwnedWriteBatch,
-        key: &[u8],
-        name: u64,
-        chunks: [Vec<u8>; 2],
-    ) {
-        if !self.keeps_members {
-            return;
-        }
-        for (side, chunk) in chunks.into_iter().enumerate() {
-            if !chunk.is_empty() {
-                write.insert(&self.members, keys::chunk(key, side as u8, name, &chunk), chunk);
-            }
-        }
+    /// A row of counts as it is stored; empty where it was never written.
+    fn stored_row(&self, key: &[u8]) -> Result<Vec<u8>, SinkError> {
+        let row = self.counts.get(key).map_err(|e| failed(&self.path, &e))?;
+        Ok(row.map(|bytes| bytes.to_vec()).unwrap_or_default())
+    }
+
+    fn unreadable(&self, what: &str, error: &ChunkError) -> SinkError {
+        self.damaged(&format!("{what} is unreadable: {error}"))
     }
 
     fn damaged(&self, what: &str) -> SinkError {
@@ -231,22 +263,15 @@ impl Sink for EmbeddedStore {
     }
 
     fn commit(&self, commits: &[LaneCommit<'_>]) -> Result<(), SinkError> {
-        // With this durability the journal is synced before anything reaches the memtable, where
-        // readers see it and from where it might be flushed ahead of its journal.
-        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
-        let mut changed = Vec::new();
+        let mut writing = Writing::new(self);
         for LaneCommit { lane, batch, state } in commits {
             let name = batch_name(*lane, state);
-            changed.extend(batch.cells().map(|cell| (keys::counts(&cell.cell, *lane), name, cell)));
-            write.insert(&self.lanes, lane.to_be_bytes(), state_json(state));
+            let writes = cell_writes(*lane, batch);
+            writing.lane(*lane, name, &writes, state, |number, side, bytes| {
+                batch.cell(number).write_chunk(side, bytes);
+            })?;
         }
-        // In the order of the keys: neighbours find the memtable's nodes on their way in the cache.
-        changed.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
-        for (key, name, cell) in changed {
-            self.add_chunks(&mut write, &key, name, [cell.impressions, cell.plays]);
-            write.insert(&self.counts, key, counts_value(cell.cell.counts));
-        }
-        write.commit().map_err(|e| failed(&self.path, &e))
+        writing.commit()
     }
 
     fn counts_of_lane(
@@ -264,8 +289,18 @@ impl Sink for EmbeddedStore {
         Ok(cells)
     }
 
-    fn members_of_lane(&self, lane: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError> {
-        Ok([self.members(cell, lane, Side::Impressions)?, self.members(cell, lane, Side::Plays)?])
+    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError> {
+        let mut members = Members::new();
+        self.each_chunk(from_ms, |row, video, chunks| {
+            if row.lane == lane {
+                let sets = members.entry(row.cell(video)).or_default();
+                for (set, bytes) in sets.iter_mut().zip(chunks) {
+                    decode(bytes, set)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(members)
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
@@ -278,6 +313,138 @@ impl Sink for EmbeddedStore {
     }
 }
 
+/// What a lane writes of a cell.
+struct CellWrite<'c> {
+    row: RowKey<'c>,
+    video: &'c str,
+    counts: CellCounts,
+    /// Which one it is, for its new members.
+    number: usize,
+}
+
+fn cell_writes<'b>(lane: u32, batch: &'b LaneBatch<'_>) -> Vec<CellWrite<'b>> {
+    let write = |number| {
+        let CellView { epoch_start_ms, epoch_ms, slice, video, counts } = batch.cell(number).cell;
+        let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
+        CellWrite { row, video, counts, number }
+    };
+    (0..batch.len()).map(write).collect()
+}
+
+/// A cell's place in the order of rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct InRow {
+    /// Number of the epoch and slice, in the order in which they are met, and bucket.
+    row: u32,
+    number: u32,
+}
+
+/// The numbers of cells, those of a row together. Cells of one epoch and slice mostly come one after
+/// the other, and there are few of these, so small numbers are sorted.
+fn by_rows(cells: &[CellWrite<'_>]) -> Vec<InRow> {
+    let mut groups = HashMap::new();
+    let mut last = None;
+    let mut order = Vec::with_capacity(cells.len());
+    for (number, CellWrite { row, .. }) in cells.iter().enumerate() {
+        let group = (row.epoch_ms, row.epoch_start_ms, row.slice);
+        let known = last.filter(|(known, _)| *known == group);
+        let (_, group) = *last.insert(known.unwrap_or_else(|| {
+            let next = groups.len() as u32;
+            (group, *groups.entry(group).or_insert(next))
+        }));
+        order.push(InRow { row: group << 8 | u32::from(row.bucket), number: number as u32 });
+    }
+    order.sort_unstable();
+    order
+}
+
+/// One write of all lanes of an owner, all or nothing.
+struct Writing<'s> {
+    store: &'s EmbeddedStore,
+    batch: fjall::OwnedWriteBatch,
+    /// Rows of the lanes as they are once it is durable.
+    rows: Vec<(u32, LaneRows)>,
+    counts: Vec<u8>,
+    members: Vec<u8>,
+    chunks: [Vec<u8>; 2],
+}
+
+impl<'s> Writing<'s> {
+    fn new(store: &'s EmbeddedStore) -> Self {
+        // With this durability the journal is synced before anything reaches the memtable, where
+        // readers see it and from where it might be flushed ahead of its journal.
+        let batch = store.db.batch().durability(Some(PersistMode::SyncAll));
+        let (counts, members, chunks) = Default::default();
+        Writing { store, batch, rows: Vec::new(), counts, members, chunks }
+    }
+
+    /// Adds what a lane writes, row by row: its counts as they are now, and what is new of its
+    /// members.
+    fn lane(
+        &mut self,
+        lane: u32,
+        name: u64,
+        cells: &[CellWrite<'_>],
+        state: &LaneState,
+        write_chunk: impl Fn(usize, Side, &mut Vec<u8>),
+    ) -> Result<(), SinkError> {
+        let mut rows = self.store.recent.take(lane);
+        let order = by_rows(cells);
+        for row in order.chunk_by(|a, b| a.row == b.row) {
+            let mut row: Vec<_> = row.iter().map(|at| &cells[at.number as usize]).collect();
+            // The same members get the same name, and counts are merged.
+            row.sort_unstable_by_key(|cell| cell.video);
+            let key = row[0].row.bytes();
+            if self.store.keeps_members {
+                self.add_members(&key, name, &row, &write_chunk);
+            }
+            let counts = rows.row(&key, || self.store.stored_row(&key))?;
+            self.counts.clear();
+            let changes = row.iter().map(|cell| (cell.video, cell.counts));
+            rows::merge_counts(counts, changes, &mut self.counts)
+                .map_err(|e| self.store.unreadable("a row of counts", &e))?;
+            counts.clear();
+            counts.extend_from_slice(&self.counts);
+            self.batch.insert(&self.store.counts, key, self.counts.as_slice());
+        }
+        self.batch.insert(&self.store.lanes, lane.to_be_bytes(), state_json(state));
+        self.rows.push((lane, rows));
+        Ok(())
+    }
+
+    fn add_members(
+        &mut self,
+        key: &[u8],
+        name: u64,
+        row: &[&CellWrite<'_>],
+        write_chunk: &impl Fn(usize, Side, &mut Vec<u8>),
+    ) {
+        self.members.clear();
+        for cell in row {
+            for (side, bytes) in Side::BOTH.into_iter().zip(&mut self.chunks) {
+                bytes.clear();
+                write_chunk(cell.number, side, bytes);
+            }
+            let [impressions, plays] = &self.chunks;
+            if !impressions.is_empty() || !plays.is_empty() {
+                rows::write_members(&mut self.members, cell.video, [impressions, plays]);
+            }
+        }
+        if !self.members.is_empty() {
+            let key = keys::members(key, name, &self.members);
+            self.batch.insert(&self.store.members, key, self.members.as_slice());
+        }
+    }
+
+    fn commit(self) -> Result<(), SinkError> {
+        self.batch.commit().map_err(|e| failed(&self.store.path, &e))?;
+        for (lane, rows) in self.rows {
+            self.store.recent.give_back(lane, rows);
+        }
+        Ok(())
+    }
+}
+
 /// Names what one batch covers: the same offsets give the same name.
 fn batch_name(lane: u32, state: &LaneState) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
@@ -286,22 +453,8 @@ fn batch_name(lane: u32, state: &LaneState) -> u64 {
     hasher.finish()
 }
 
-fn counts_value(counts: CellCounts) -> [u8; 16] {
-    let mut value = [0; 16];
-    value[..8].copy_from_slice(&counts.impressions.to_le_bytes());
-    value[8..].copy_from_slice(&counts.plays.to_le_bytes());
-    value
-}
-
 fn state_json(state: &LaneState) -> Vec<u8> {
     serde_json::to_vec(state).expect("numbers and lists always serialize")
-}
-
-fn side_byte(side: Side) -> u8 {
-    match side {
-        Side::Impressions => 0,
-        Side::Plays => 1,
-    }
 }
 
 #[cold]

@@ -38,12 +38,16 @@ pub trait Sink: Send + Sync {
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
 
-    /// Both sets of one lane's part of a cell, as far as members are kept: impressions, then plays.
-    fn members_of_lane(&self, lane: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError>;
+    /// Members of one lane's cells in all epochs that start at or after a time, as far as they are
+    /// kept.
+    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError>;
 
     /// Remembers for ever that cells may lack members. Durable on return.
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError>;
 }
+
+/// Both sets of cells: impressions, then plays.
+pub type Members = BTreeMap<CellKey, [BTreeSet<Id>; 2]>;
 
 /// What one lane commits.
 pub struct LaneCommit<'a> {

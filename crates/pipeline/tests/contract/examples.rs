@@ -115,7 +115,7 @@ impl Example {
         let mut deltas = Vec::new();
         let batch = self.lane.batch();
         for changed in batch.cells().filter(|changed| changed.cell.video != "other") {
-            let sides = [(Side::Impressions, changed.impressions), (Side::Plays, changed.plays)];
+            let sides = marquee_model::Side::BOTH.map(|side| (side, changed.chunk(side)));
             for (side, bytes) in sides.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
                 let mut ids = BTreeSet::<Id>::new();
                 decode_into(&bytes, &mut ids).unwrap();

@@ -409,7 +409,7 @@ impl Lane {
             lane,
             cell: cell_of(&changed.cell),
             counts: changed.cell.counts,
-            chunks: [changed.impressions, changed.plays],
+            chunks: marquee_model::Side::BOTH.map(|side| changed.chunk(side)),
         };
         batch.cells().map(of_cell).collect()
     }

@@ -6,10 +6,10 @@
 
 use super::{CellMembers, Outcome};
 use crate::plan::Plan;
-use marquee_model::{CellCounts, CellKey, Side, format_time_ms, lane_of};
+use marquee_model::{CellCounts, format_time_ms, lane_of};
 use marquee_pipeline::chunk::{self, Id, IdRef};
 use marquee_sinks::embedded::EmbeddedStore;
-use marquee_sinks::{LaneState, Sink, SinkError};
+use marquee_sinks::{LaneState, Members, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -61,9 +61,6 @@ pub enum IntoStoreError {
     },
 }
 
-/// The part of one lane: its cells and their members.
-type LaneCells = BTreeMap<CellKey, [BTreeSet<Id>; 2]>;
-
 /// Adds the cells of a backfill, made with members, to a store. `run` names this run and must
 /// never be used twice; `now_ms` is the time of this machine.
 pub fn write_into(
@@ -79,7 +76,7 @@ pub fn write_into(
     for ((lane, cells), epochs) in (0..).zip(&lanes).zip(&epochs_of_lanes) {
         let mut state = store.lane_state(lane)?.unwrap_or_else(|| new_state(plan));
         check_closed(plan, lane, &state, epochs)?;
-        check_members(store, lane, cells)?;
+        check_members(lane, cells, store, &stored_members(store, lane, cells)?)?;
         if let Some(last) = epochs.last() {
             let start_ms = last * plan.settings.longest_ms();
             if start_ms > now_ms + plan.max_ahead_ms {
@@ -107,8 +104,8 @@ fn new_state(plan: &Plan) -> LaneState {
     }
 }
 
-fn by_lane(plan: &Plan, outcome: Outcome) -> Vec<LaneCells> {
-    let mut lanes: Vec<LaneCells> = (0..plan.lanes).map(|_| LaneCells::new()).collect();
+fn by_lane(plan: &Plan, outcome: Outcome) -> Vec<Members> {
+    let mut lanes: Vec<Members> = (0..plan.lanes).map(|_| Members::new()).collect();
     for ((cell, _), CellMembers { impressions, plays }) in
         outcome.rows.into_iter().zip(outcome.members)
     {
@@ -147,17 +144,25 @@ fn check_closed(
     }
 }
 
+/// What the store holds of a lane from the first epoch on that some cells are of.
+fn stored_members(store: &EmbeddedStore, lane: u32, cells: &Members) -> Result<Members, SinkError> {
+    match cells.keys().map(|cell| cell.epoch_start_ms).min() {
+        Some(from_ms) => store.members_of_lane(lane, from_ms),
+        None => Ok(Members::new()),
+    }
+}
+
 fn check_members(
-    store: &EmbeddedStore,
     lane: u32,
-    cells: &LaneCells,
+    cells: &Members,
+    store: &EmbeddedStore,
+    members: &Members,
 ) -> Result<(), IntoStoreError> {
     let stored = store.counts_of_lane(lane, 0)?;
     for cell in cells.keys() {
         let Some(counts) = stored.get(cell) else { continue };
-        let shown = store.members(cell, lane, Side::Impressions)?.len() as u64;
-        let played = store.members(cell, lane, Side::Plays)?.len() as u64;
-        if (shown, played) != (counts.impressions, counts.plays) {
+        let sizes = members.get(cell).map_or([0, 0], |sets| [sets[0].len(), sets[1].len()]);
+        if sizes.map(|size| size as u64) != [counts.impressions, counts.plays] {
             return Err(IntoStoreError::NoMembers {
                 video: cell.video.clone(),
                 epoch: format_time_ms(cell.epoch_start_ms),
@@ -170,41 +175,39 @@ fn check_members(
 fn write_lane(
     store: &EmbeddedStore,
     lane: u32,
-    cells: LaneCells,
+    cells: Members,
     state: &LaneState,
     run: u64,
 ) -> Result<(), IntoStoreError> {
-    let cells: Vec<_> = cells.into_iter().collect();
+    let stored = stored_members(store, lane, &cells)?;
+    let none = Default::default();
+    let mut cells: Vec<_> = cells.into_iter().collect();
+    // Cells of one epoch lie in the same rows.
+    cells.sort_by_key(|(cell, _)| cell.epoch_start_ms);
     if cells.is_empty() {
         // Events without a cell close their epochs all the same.
-        store.write_closed(lane, run, std::iter::empty(), state)?;
+        store.write_closed(lane, run, &[], state)?;
     }
     for part in cells.chunks(WRITE_CELLS) {
         let mut writes = Vec::with_capacity(part.len());
         for (cell, [impressions, plays]) in part {
-            let (impressions, shown) = union(store, cell, lane, Side::Impressions, impressions)?;
-            let (plays, played) = union(store, cell, lane, Side::Plays, plays)?;
+            let [had_impressions, had_plays] = stored.get(cell).unwrap_or(&none);
+            let (impressions, shown) = union(had_impressions, impressions);
+            let (plays, played) = union(had_plays, plays);
             let counts = CellCounts { impressions: shown, plays: played };
             writes.push((cell, counts, [impressions, plays]));
         }
-        store.write_closed(lane, run, writes.into_iter(), state)?;
+        store.write_closed(lane, run, &writes, state)?;
     }
     Ok(())
 }
 
 /// The chunk of the ids that the store lacks (empty: none), and how many there are with them.
-fn union(
-    store: &EmbeddedStore,
-    cell: &CellKey,
-    lane: u32,
-    side: Side,
-    ids: &BTreeSet<Id>,
-) -> Result<(Vec<u8>, u64), SinkError> {
-    let stored = store.members(cell, lane, side)?;
-    let lacking: Vec<String> = ids.difference(&stored).map(Id::to_string).collect();
+fn union(stored: &BTreeSet<Id>, ids: &BTreeSet<Id>) -> (Vec<u8>, u64) {
+    let lacking: Vec<String> = ids.difference(stored).map(Id::to_string).collect();
     let count = (stored.len() + lacking.len()) as u64;
     if lacking.is_empty() {
-        return Ok((Vec::new(), count));
+        return (Vec::new(), count);
     }
-    Ok((chunk::encode(lacking.iter().map(|id| IdRef::of(id))), count))
+    (chunk::encode(lacking.iter().map(|id| IdRef::of(id))), count)
 }

@@ -274,9 +274,10 @@ fn seed(
         );
     }
     let mut seeded_to = frontier;
+    let mut members_of = store.members_of_lane(lane, frontier_ms)?;
     for (cell, counts) in stored {
         seeded_to = seeded_to.max(settings.plan.settings.epoch_of(cell.epoch_start_ms) + 1);
-        let members = store.members_of_lane(lane, &cell)?;
+        let members = members_of.remove(&cell).unwrap_or_default();
         let members =
             members.map(|ids| ids.iter().map(|id| pipeline.request_key(&id.to_string())).collect());
         pipeline.seed(&cell, members, counts);

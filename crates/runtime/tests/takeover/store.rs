@@ -4,7 +4,7 @@ use crate::{Counts, member};
 use marquee_model::{CellCounts, CellKey};
 use marquee_oracle::{Member, Side};
 use marquee_pipeline::chunk::{self, Id};
-use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -83,9 +83,10 @@ impl Inner {
                 slice: changed.cell.slice.to_owned(),
             };
             let sets = self.members.entry(cell.clone()).or_default();
-            for (set, bytes) in sets.iter_mut().zip([&changed.impressions, &changed.plays]) {
+            for (set, side) in sets.iter_mut().zip(marquee_model::Side::BOTH) {
+                let bytes = changed.chunk(side);
                 if !bytes.is_empty() {
-                    chunk::decode_into(bytes, set).unwrap();
+                    chunk::decode_into(&bytes, set).unwrap();
                 }
             }
             let sizes =
@@ -120,8 +121,10 @@ impl Sink for MemoryStore {
         Ok(open.map(|(cell, counts)| (cell.clone(), *counts)).collect())
     }
 
-    fn members_of_lane(&self, _: u32, cell: &CellKey) -> Result<[BTreeSet<Id>; 2], SinkError> {
-        Ok(self.inner.lock().unwrap().members.get(cell).cloned().unwrap_or_default())
+    fn members_of_lane(&self, _: u32, from_ms: i64) -> Result<Members, SinkError> {
+        let inner = self.inner.lock().unwrap();
+        let open = inner.members.iter().filter(|(cell, _)| cell.epoch_start_ms >= from_ms);
+        Ok(open.map(|(cell, sets)| (cell.clone(), sets.clone())).collect())
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {

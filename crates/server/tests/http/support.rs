@@ -190,8 +190,10 @@ impl Server {
             })
             .collect();
         let state = LaneState { frontier, ..LaneState::default() };
-        let chunks = cells.iter().map(|(key, counts)| (key, *counts, [Vec::new(), Vec::new()]));
-        self.store.write_closed(lane, 1, chunks, &state).unwrap();
+        let none = [Vec::new(), Vec::new()];
+        let cells: Vec<_> =
+            cells.iter().map(|(key, counts)| (key, *counts, none.clone())).collect();
+        self.store.write_closed(lane, 1, &cells, &state).unwrap();
     }
 }
 

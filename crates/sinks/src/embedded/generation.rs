@@ -9,7 +9,7 @@ use std::path::Path;
 pub(super) const KEY: &str = "generation";
 
 /// Version of the store's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a process brings: its settings, and what to use if the generation is new.
 #[derive(Clone, Debug)]

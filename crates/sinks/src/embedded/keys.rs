@@ -1,78 +1,100 @@
 //! Keys of the embedded store.
 //!
-//! A cell of one lane: length of the epoch and its start (8 bytes each, big-endian, so that a
-//! range of time is a range of keys), length and bytes of the slice, length and bytes of the video
-//! (2-byte lengths), lane (4 bytes). All lanes of a cell lie side by side.
+//! The cells of one lane lie in **rows** of some videos each: an epoch and a slice have 256 buckets,
+//! and a video is in the one that its name gives. So a batch that changes most cells of an epoch
+//! writes a few rows of many cells, and not as many keys as cells.
+//!
+//! Key of a row: length of the epoch and its start (8 bytes each, big-endian, so that a range of
+//! time is a range of keys), length (2 bytes) and bytes of the slice, bucket (1 byte), lane (4
+//! bytes). All lanes of a cell lie side by side.
 
-use marquee_model::{CellKey, Side};
-use marquee_pipeline::lane::CellView;
+use marquee_model::CellKey;
+use siphasher::sip::SipHasher13;
 use std::hash::{DefaultHasher, Hasher};
 
-/// The part of a cell's key that all its lanes share.
-pub(super) fn cell(epoch_ms: i64, epoch_start_ms: i64, slice: &str, video: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(32 + slice.len() + video.len());
-    key.extend_from_slice(&(epoch_ms as u64).to_be_bytes());
-    key.extend_from_slice(&(epoch_start_ms as u64).to_be_bytes());
-    push_text(&mut key, slice);
-    push_text(&mut key, video);
-    key
+/// Whose cells a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowKey<'a> {
+    pub(super) epoch_ms: i64,
+    pub(super) epoch_start_ms: i64,
+    pub(super) slice: &'a str,
+    pub(super) bucket: u8,
+    pub(super) lane: u32,
 }
 
-/// Where the cells of an epoch begin.
-pub(super) fn cell_start(epoch_ms: i64, epoch_start_ms: i64) -> Vec<u8> {
+/// The bucket of a video: a part of the format, the same for ever.
+pub(super) fn bucket_of(video: &str) -> u8 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(video.as_bytes());
+    hasher.finish() as u8
+}
+
+/// Where the rows of an epoch begin.
+pub(super) fn epoch_start(epoch_ms: i64, epoch_start_ms: i64) -> Vec<u8> {
     [(epoch_ms as u64).to_be_bytes(), (epoch_start_ms as u64).to_be_bytes()].concat()
 }
 
-/// Key of the counts of a cell in a lane.
-pub(super) fn counts(cell_key: &CellView<'_>, lane: u32) -> Vec<u8> {
-    let CellView { epoch_ms, epoch_start_ms, slice, video, .. } = cell_key;
-    let mut key = cell(*epoch_ms, *epoch_start_ms, slice, video);
-    key.extend_from_slice(&lane.to_be_bytes());
-    key
+/// Bytes of a row's key that tell its lane.
+const LANE: usize = 4;
+
+impl<'a> RowKey<'a> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(16 + 2 + self.slice.len() + 1 + LANE);
+        key.extend_from_slice(&(self.epoch_ms as u64).to_be_bytes());
+        key.extend_from_slice(&(self.epoch_start_ms as u64).to_be_bytes());
+        let len = u16::try_from(self.slice.len()).expect("slices are bounded far below 64 KiB");
+        key.extend_from_slice(&len.to_be_bytes());
+        key.extend_from_slice(self.slice.as_bytes());
+        key.push(self.bucket);
+        key.extend_from_slice(&self.lane.to_be_bytes());
+        key
+    }
+
+    /// The cell of a video in it.
+    pub(super) fn cell(&self, video: &str) -> CellKey {
+        let RowKey { epoch_ms, epoch_start_ms, slice, .. } = *self;
+        CellKey { video: video.to_owned(), epoch_start_ms, epoch_ms, slice: slice.to_owned() }
+    }
+
+    /// The part of the key that the rows of all lanes share.
+    pub(super) fn of_all_lanes(&self) -> Vec<u8> {
+        let mut key = self.bytes();
+        key.truncate(key.len() - LANE);
+        key
+    }
+
+    /// Reads a key. `None` for one that no version of this program writes.
+    pub(super) fn read(key: &'a [u8]) -> Option<Self> {
+        let (epoch_ms, rest) = read_number(key)?;
+        let (epoch_start_ms, rest) = read_number(rest)?;
+        let (len, rest) = rest.split_first_chunk::<2>()?;
+        let (slice, rest) = rest.split_at_checked(u16::from_be_bytes(*len) as usize)?;
+        let slice = std::str::from_utf8(slice).ok()?;
+        let (&bucket, lane) = rest.split_first()?;
+        let lane = u32::from_be_bytes(lane.try_into().ok()?);
+        Some(RowKey { epoch_ms, epoch_start_ms, slice, bucket, lane })
+    }
+
+    /// The row that the key of new members belongs to.
+    pub(super) fn read_members(key: &'a [u8]) -> Option<Self> {
+        Self::read(key.get(..key.len().checked_sub(NAME)?)?)
+    }
 }
 
-/// Key of a chunk of members: the key of the counts, the side, then a name made of the offsets
-/// that the batch covers and of the content, so that a replay mostly overwrites itself and nobody
-/// can overwrite another's.
-pub(super) fn chunk(counts_key: &[u8], side: u8, batch_name: u64, content: &[u8]) -> Vec<u8> {
+/// Bytes of the name behind the row in a key of members.
+const NAME: usize = 16;
+
+/// Key of the members that a batch adds to a row: the row, then a name made of the offsets that the
+/// batch covers and of the content, so that a replay mostly overwrites itself and nobody can
+/// overwrite another's.
+pub(super) fn members(row: &[u8], batch_name: u64, content: &[u8]) -> Vec<u8> {
     let mut hasher = DefaultHasher::new(); // its keys are fixed: the same content, the same name
     hasher.write(content);
-    let mut key = Vec::with_capacity(counts_key.len() + 17);
-    key.extend_from_slice(counts_key);
-    key.push(side);
+    let mut key = Vec::with_capacity(row.len() + NAME);
+    key.extend_from_slice(row);
     key.extend_from_slice(&batch_name.to_be_bytes());
     key.extend_from_slice(&hasher.finish().to_be_bytes());
     key
-}
-
-/// Reads the key of counts. `None` for a key that no version of this program writes.
-pub(super) fn read_counts(key: &[u8]) -> Option<(CellKey, u32)> {
-    let (epoch_ms, rest) = read_number(key)?;
-    let (epoch_start_ms, rest) = read_number(rest)?;
-    let (slice, rest) = read_text(rest)?;
-    let (video, rest) = read_text(rest)?;
-    let lane = u32::from_be_bytes(rest.try_into().ok()?);
-    let (slice, video) = (slice.to_owned(), video.to_owned());
-    Some((CellKey { video, epoch_start_ms, epoch_ms, slice }, lane))
-}
-
-/// Reads the key of a chunk: its cell, lane and side.
-pub(super) fn read_chunk(key: &[u8]) -> Option<(CellKey, u32, Side)> {
-    const TAIL: usize = 1 + 8 + 8;
-    let (counts_key, tail) = key.split_at_checked(key.len().checked_sub(TAIL)?)?;
-    let (cell, lane) = read_counts(counts_key)?;
-    let side = match tail.first()? {
-        0 => Side::Impressions,
-        1 => Side::Plays,
-        _ => return None,
-    };
-    Some((cell, lane, side))
-}
-
-fn push_text(key: &mut Vec<u8>, text: &str) {
-    let len = u16::try_from(text.len()).expect("ids and slices are bounded far below 64 KiB");
-    key.extend_from_slice(&len.to_be_bytes());
-    key.extend_from_slice(text.as_bytes());
 }
 
 fn read_number(bytes: &[u8]) -> Option<(i64, &[u8])> {
@@ -80,32 +102,34 @@ fn read_number(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some((u64::from_be_bytes(*number) as i64, rest))
 }
 
-fn read_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let (len, rest) = bytes.split_first_chunk::<2>()?;
-    let (text, rest) = rest.split_at_checked(u16::from_be_bytes(*len) as usize)?;
-    Some((std::str::from_utf8(text).ok()?, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marquee_model::CellCounts;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_key_reads_as_what_was_written(
             epoch_ms in 1..10_i64, epoch_start_ms in 0..1_i64 << 50,
-            slice in ".{0,40}", video in ".{1,40}", lane: u32,
+            slice in ".{0,40}", bucket: u8, lane: u32,
         ) {
-            let counts = CellCounts::default();
-            let view =
-                CellView { epoch_ms, epoch_start_ms, slice: &slice, video: &video, counts };
-            let key = super::counts(&view, lane);
-            let expected = CellKey { video: video.clone(), epoch_start_ms, epoch_ms, slice: slice.clone() };
-            prop_assert_eq!(read_counts(&key), Some((expected.clone(), lane)));
-            let chunk = super::chunk(&key, 1, epoch_start_ms as u64, b"ids");
-            prop_assert_eq!(read_chunk(&chunk), Some((expected, lane, Side::Plays)));
+            let row = RowKey { epoch_ms, epoch_start_ms, slice: &slice, bucket, lane };
+            let key = row.bytes();
+            prop_assert_eq!(RowKey::read(&key), Some(row));
+            prop_assert!(key.starts_with(&row.of_all_lanes()));
+            let members = super::members(&key, epoch_start_ms as u64, b"ids");
+            prop_assert_eq!(RowKey::read_members(&members), Some(row));
         }
+
+        #[test]
+        fn what_is_no_key_is_none_and_never_a_panic(bytes: Vec<u8>) {
+            let _ = (RowKey::read(&bytes), RowKey::read_members(&bytes));
+        }
+    }
+
+    /// Stores that were written must be found again by every later version.
+    #[test]
+    fn the_bucket_of_a_video_never_changes() {
+        assert_eq!(["", "80192098", "video-1", "été"].map(bucket_of), [44, 75, 34, 151]);
     }
 }

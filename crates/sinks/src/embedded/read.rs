@@ -1,10 +1,11 @@
 //! Reading cells and members.
 
-use super::{EmbeddedStore, failed, keys, side_byte};
+use super::keys::{self, RowKey, bucket_of};
+use super::{EmbeddedStore, failed, rows};
 use crate::{Gap, Sink, SinkError};
 use fjall::{Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
-use marquee_pipeline::chunk::{self, Id};
+use marquee_pipeline::chunk::{self, ChunkError, Id};
 use std::collections::BTreeSet;
 
 /// Which cells to read. The default: all.
@@ -23,6 +24,9 @@ pub struct CellQuery {
 impl EmbeddedStore {
     /// Calls `each` with every cell of every lane that the query selects, all lanes of a cell one
     /// after the other, from one consistent snapshot.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn scan(
         &self,
         query: &CellQuery,
@@ -30,7 +34,7 @@ impl EmbeddedStore {
     ) -> Result<(), SinkError> {
         let snapshot = self.db.snapshot();
         for &epoch_ms in self.generation.epochs_ms() {
-            let start = |time_ms: i64| keys::cell_start(epoch_ms, time_ms.max(0));
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
             let from = start(query.from_ms.unwrap_or(0));
             let to = start(query.to_ms.unwrap_or(i64::MAX));
             if from >= to {
@@ -40,14 +44,11 @@ impl EmbeddedStore {
                 self.scan_one(&snapshot, (epoch_ms, from, to), (slice, video), &mut each)?;
                 continue;
             }
+            let mut rows = RowsOfLanes::new(self, query.video.as_deref());
             for item in snapshot.range(&self.counts, from..to) {
-                let (cell, lane, counts) = self.cell_of(item)?;
-                if query.video.as_ref().is_none_or(|video| *video == cell.video)
-                    && query.slice.as_ref().is_none_or(|slice| *slice == cell.slice)
-                {
-                    each(cell, lane, counts);
-                }
+                rows.add(item, query.slice.as_deref(), &mut each)?;
             }
+            rows.end(&mut each);
         }
         Ok(())
     }
@@ -62,13 +63,16 @@ impl EmbeddedStore {
         each: &mut impl FnMut(CellKey, u32, CellCounts),
     ) -> Result<(), SinkError> {
         while let Some(first) = snapshot.range(&self.counts, from..to.clone()).next() {
-            let (first, ..) = self.cell_of(first)?;
-            let cell = keys::cell(epoch_ms, first.epoch_start_ms, slice, video);
-            for item in snapshot.prefix(&self.counts, cell) {
-                let (cell, lane, counts) = self.cell_of(item)?;
-                each(cell, lane, counts);
+            let key = first.key().map_err(|e| failed(&self.path, &e))?;
+            let epoch_start_ms = self.row_key(&key)?.epoch_start_ms;
+            let bucket = bucket_of(video);
+            let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket, lane: 0 };
+            let mut rows = RowsOfLanes::new(self, Some(video));
+            for item in snapshot.prefix(&self.counts, row.of_all_lanes()) {
+                rows.add(item, None, each)?;
             }
-            from = keys::cell_start(epoch_ms, first.epoch_start_ms + 1);
+            rows.end(each);
+            from = keys::epoch_start(epoch_ms, epoch_start_ms + 1);
             if from >= to {
                 break;
             }
@@ -76,13 +80,8 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    fn cell_of(&self, item: fjall::Guard) -> Result<(CellKey, u32, CellCounts), SinkError> {
-        let (key, value) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
-        let (cell, lane) =
-            keys::read_counts(&key).ok_or_else(|| self.damaged("a key of counts is unreadable"))?;
-        let counts =
-            read_counts(&value).ok_or_else(|| self.damaged("a value of counts is unreadable"))?;
-        Ok((cell, lane, counts))
+    fn row_key<'k>(&self, key: &'k [u8]) -> Result<RowKey<'k>, SinkError> {
+        RowKey::read(key).ok_or_else(|| self.damaged("a key of counts is unreadable"))
     }
 
     /// Calls `each` with every cell that the query selects, lanes added up.
@@ -107,35 +106,65 @@ impl EmbeddedStore {
     }
 
     /// The members of one side of a cell in one lane.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn members(
         &self,
         cell: &CellKey,
         lane: u32,
         side: Side,
     ) -> Result<BTreeSet<Id>, SinkError> {
-        let mut prefix = keys::cell(cell.epoch_ms, cell.epoch_start_ms, &cell.slice, &cell.video);
-        prefix.extend_from_slice(&lane.to_be_bytes());
-        prefix.push(side_byte(side));
+        let CellKey { epoch_ms, epoch_start_ms, ref slice, ref video } = *cell;
+        let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
         let mut ids = BTreeSet::new();
-        for item in self.members.prefix(prefix) {
+        for item in self.members.prefix(row.bytes()) {
             let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
-            chunk::decode_into(&bytes, &mut ids).map_err(|e| self.damaged(&e.to_string()))?;
+            let each = |of: &str, chunks: [&[u8]; 2]| match of == video {
+                true => decode(chunks[side as usize], &mut ids),
+                false => Ok(()),
+            };
+            rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
         }
         Ok(ids)
     }
 
     /// Calls `each` with every member of every cell and lane, as often as chunks repeat it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn each_member(
         &self,
         mut each: impl FnMut(&CellKey, u32, Side, &Id),
     ) -> Result<(), SinkError> {
-        for item in self.db.snapshot().iter(&self.members) {
-            let (key, value) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
-            let (cell, lane, side) = keys::read_chunk(&key)
-                .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
-            let mut ids = BTreeSet::new();
-            chunk::decode_into(&value, &mut ids).map_err(|e| self.damaged(&e.to_string()))?;
-            ids.iter().for_each(|id| each(&cell, lane, side, id));
+        self.each_chunk(0, |row, video, chunks| {
+            let cell = row.cell(video);
+            for (side, bytes) in Side::BOTH.into_iter().zip(chunks) {
+                let mut ids = BTreeSet::new();
+                decode(bytes, &mut ids)?;
+                ids.iter().for_each(|id| each(&cell, row.lane, side, id));
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `each` with the chunks of both sides that each batch has added to each cell of epochs
+    /// that start at or after a time, from one consistent snapshot.
+    pub(super) fn each_chunk(
+        &self,
+        from_ms: i64,
+        mut each: impl FnMut(&RowKey<'_>, &str, [&[u8]; 2]) -> Result<(), ChunkError>,
+    ) -> Result<(), SinkError> {
+        let snapshot = self.db.snapshot();
+        for &epoch_ms in self.generation.epochs_ms() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms);
+            for item in snapshot.range(&self.members, start(from_ms.max(0))..start(i64::MAX)) {
+                let (key, bytes) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+                let row = RowKey::read_members(&key)
+                    .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
+                rows::read_members(&bytes, |video, chunks| each(&row, video, chunks))
+                    .map_err(|e| self.unreadable("a chunk", &e))?;
+            }
         }
         Ok(())
     }
@@ -165,10 +194,68 @@ impl EmbeddedStore {
     }
 }
 
-fn read_counts(value: &[u8]) -> Option<CellCounts> {
-    let (impressions, plays) = value.split_first_chunk::<8>()?;
-    Some(CellCounts {
-        impressions: u64::from_le_bytes(*impressions),
-        plays: u64::from_le_bytes(plays.try_into().ok()?),
-    })
+/// Adds the ids of a chunk, which may be none, to a set.
+pub(super) fn decode(chunk: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkError> {
+    if chunk.is_empty() { Ok(()) } else { chunk::decode_into(chunk, ids) }
+}
+
+/// Gathers the rows of all lanes, so that each cell comes with all its lanes.
+struct RowsOfLanes<'s> {
+    store: &'s EmbeddedStore,
+    /// Only this video, and the only bucket that it can be in.
+    video: Option<(&'s str, u8)>,
+    epoch_ms: i64,
+    epoch_start_ms: i64,
+    slice: String,
+    bucket: u8,
+    cells: Vec<(String, u32, CellCounts)>,
+}
+
+impl<'s> RowsOfLanes<'s> {
+    fn new(store: &'s EmbeddedStore, video: Option<&'s str>) -> Self {
+        let video = video.map(|video| (video, bucket_of(video)));
+        let (slice, cells) = Default::default();
+        RowsOfLanes { store, video, epoch_ms: 0, epoch_start_ms: 0, slice, bucket: 0, cells }
+    }
+
+    /// Takes the next row, of this slice only where one is given, after those before it are told.
+    fn add(
+        &mut self,
+        item: fjall::Guard,
+        slice: Option<&str>,
+        each: &mut impl FnMut(CellKey, u32, CellCounts),
+    ) -> Result<(), SinkError> {
+        let store = self.store;
+        let (key, bytes) = item.into_inner().map_err(|e| failed(&store.path, &e))?;
+        let row = store.row_key(&key)?;
+        if slice.is_some_and(|slice| slice != row.slice)
+            || self.video.is_some_and(|(_, bucket)| bucket != row.bucket)
+        {
+            return Ok(());
+        }
+        if (row.epoch_ms, row.epoch_start_ms, row.slice, row.bucket)
+            != (self.epoch_ms, self.epoch_start_ms, self.slice.as_str(), self.bucket)
+        {
+            self.end(each);
+            (self.epoch_ms, self.epoch_start_ms) = (row.epoch_ms, row.epoch_start_ms);
+            (self.slice, self.bucket) = (row.slice.to_owned(), row.bucket);
+        }
+        let (lane, only) = (row.lane, self.video);
+        let cells = &mut self.cells;
+        let each = |video: &str, counts| {
+            if only.is_none_or(|(only, _)| only == video) {
+                cells.push((video.to_owned(), lane, counts));
+            }
+        };
+        rows::read_counts(&bytes, each).map_err(|e| store.unreadable("a row of counts", &e))
+    }
+
+    /// Tells all cells that were gathered.
+    fn end(&mut self, each: &mut impl FnMut(CellKey, u32, CellCounts)) {
+        let RowsOfLanes { epoch_ms, epoch_start_ms, ref slice, .. } = *self;
+        self.cells.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        for (video, lane, counts) in self.cells.drain(..) {
+            each(CellKey { video, epoch_start_ms, epoch_ms, slice: slice.clone() }, lane, counts);
+        }
+    }
 }
