@@ -301,7 +301,13 @@ fn a_log_trimmed_inside_the_horizon_leaves_gaps_on_exactly_the_right_cells() {
     // A snapshot holds what the log has lost: with it, nothing is missing.
     let service = Service::start(&config, &setup.file("log"));
     service.wait_until_counted(events(&data));
-    assert_eq!(trends(&service), before);
+    let mut whole = trends(&service);
+    for (cell, was) in whole.iter_mut().zip(&before) {
+        // The frontier may have moved since: what was sealed stays so, and more may be.
+        assert!(cell["sealed"] == true || was["sealed"] == false, "{cell}");
+        cell["sealed"] = was["sealed"].clone();
+    }
+    assert_eq!(whole, before);
     assert_eq!(service.terminate(), Some(0));
 
     std::fs::remove_dir_all(setup.store("store").join("snapshots")).unwrap();

@@ -6,7 +6,7 @@ use crate::log::{self, Log};
 use crate::wiring;
 use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
-use marquee_runtime::open_files;
+use marquee_runtime::{open_files, pages};
 use marquee_server::Parts;
 use marquee_sinks::SinkError;
 use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE, StoreMemory};
@@ -59,6 +59,7 @@ impl Service {
     /// Starts everything that the configuration names, and listens.
     pub fn start(config: &Config) -> Result<Self, Failure> {
         open_files::raise_limit();
+        pages::stay_small();
         let plan = wiring::plan(config)?;
         refuse_unbuilt(config)?;
         // The embedded log must not be made where the store refuses; Kafka says how many lanes

@@ -7,6 +7,7 @@ pub mod lanes;
 
 mod clock;
 pub mod open_files;
+pub mod pages;
 mod plan;
 pub mod status;
 

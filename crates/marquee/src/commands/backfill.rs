@@ -6,7 +6,7 @@ use crate::{log, service, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
-use marquee_runtime::open_files;
+use marquee_runtime::{open_files, pages};
 use marquee_sinks::cells;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,6 +38,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         open_files::raise_limit();
+        pages::stay_small();
         let config = self.config.load()?;
         let mut plan = wiring::plan(&config)?;
         self.check()?;

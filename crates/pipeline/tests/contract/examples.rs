@@ -3,7 +3,6 @@
 use crate::feed::{Decoded, Streams};
 use crate::history::Setup;
 use marquee_model::Kind::{self, Impression, Play};
-use marquee_oracle::Side;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::chunk::{Id, decode_into};
 use marquee_pipeline::lane::{LateReason, Resume, Verdict};
