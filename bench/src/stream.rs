@@ -150,7 +150,7 @@ fn settings(config: &Config, plan: &Arc<Plan>, folder: &Path) -> LanesSettings {
         checks_partitions: false,
         topic_ids: Vec::new(),
         batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
-        batch_events: config.runtime.batch_events as usize,
+        batch_events: wiring::batch_events(config, plan),
         memory: StateMemory::new(wiring::state_bytes(config), state),
         letters: Arc::new(LetterFolder::new(folder.to_owned())),
         clock: Arc::new(SystemClock::new(wiring::now_ms)),

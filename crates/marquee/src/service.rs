@@ -229,7 +229,7 @@ fn start_lanes(
         checks_partitions: config.log.kind == LogKind::Kafka,
         topic_ids: log.topic_ids(),
         batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
-        batch_events: config.runtime.batch_events as usize,
+        batch_events: wiring::batch_events(config, plan),
         memory: StateMemory::new(
             wiring::state_bytes(config),
             Arc::new(StateFolder::new(store.path().join("state"))),

@@ -59,6 +59,16 @@ pub fn state_bytes(config: &Config) -> u64 {
     memory.saturating_sub(REST + fetched).max(memory / 4)
 }
 
+/// After how many events of a lane a batch ends: as many as configured, and fewer where they could
+/// take more than an eighth of `[runtime] memory` until they are written.
+pub fn batch_events(config: &Config, plan: &Plan) -> usize {
+    /// What an event takes until then: its members, and their bytes on the way into the store.
+    const EVENT_BYTES: u64 = 150;
+    let lanes = u64::from(plan.lanes.max(1));
+    let fit = config.runtime.memory_bytes / 8 / EVENT_BYTES / lanes;
+    u64::from(config.runtime.batch_events).min(fit.max(1000)) as usize
+}
+
 /// Which Kafka the configuration names.
 pub fn kafka(config: &Config, plan: &Plan) -> KafkaOptions {
     let section = |topic: String| {
