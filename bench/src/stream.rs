@@ -12,13 +12,14 @@ use marquee::config::Config;
 use marquee::{service, wiring};
 use marquee_e2e::data::example;
 use marquee_model::{CellCounts, CellKey, Side};
+use marquee_pipeline::chunk::Id;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::{Plan, SystemClock};
 use marquee_sinks::letters::LetterFolder;
 use marquee_sinks::snapshots::SnapshotFolder;
-use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use marquee_sources::Source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
@@ -219,8 +220,13 @@ impl Sink for Nowhere {
         Ok(BTreeMap::new())
     }
 
-    fn members_of_lane(&self, _: u32, _: i64) -> Result<Members, SinkError> {
-        Ok(Members::new())
+    fn members_of_lane(
+        &self,
+        _: u32,
+        _: i64,
+        _: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        Ok(())
     }
 
     fn add_gaps(&self, _: &[Gap]) -> Result<(), SinkError> {

@@ -10,7 +10,7 @@ use marquee_pipeline::chunk::{self, Id};
 use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
 use marquee_sinks::letters::{LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::snapshots::{Snapshots, SnapshotsError, StoredSnapshot};
-use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
@@ -136,11 +136,17 @@ impl Sink for SimStore {
         Ok(open.map(|(cell, counts)| (cell.clone(), *counts)).collect())
     }
 
-    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError> {
+    fn members_of_lane(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
         let world = self.shared.world();
         let members = world.processes[self.process].store.members.get(&lane);
         let open = members.into_iter().flatten().filter(|(cell, _)| cell.epoch_start_ms >= from_ms);
-        Ok(open.map(|(cell, sets)| (cell.clone(), sets.clone())).collect())
+        open.for_each(|(cell, sets)| each(cell.clone(), sets.clone()));
+        Ok(())
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {

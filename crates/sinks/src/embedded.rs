@@ -20,24 +20,26 @@ mod rows;
 pub use generation::{Generation, Identity};
 pub use read::CellQuery;
 
-use crate::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
+use crate::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use fjall::compaction::Leveled;
 use fjall::config::{CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use keys::{RowKey, bucket_of};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::LaneBatch;
-use marquee_pipeline::chunk::ChunkError;
+use marquee_pipeline::chunk::{ChunkError, Id};
 use marquee_pipeline::lane::CellView;
-use read::decode;
 use rows::{LaneRows, Recent};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Size of a table on disk, about.
-const TABLE_BYTES: u64 = 16 << 20;
+/// Rows written lately that a lane may keep at least, bytes.
+const RECENT_BYTES: u64 = 256 << 10;
+
+/// Size of a table on disk at least, about, bytes.
+const TABLE_BYTES: u64 = 64 << 20;
 
 /// Where the owner of a store writes its address, for commands that find the store in use.
 pub const OWNER_FILE: &str = "owner.json";
@@ -45,7 +47,7 @@ pub const OWNER_FILE: &str = "owner.json";
 /// How much memory a store may take, about.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreMemory {
-    /// Blocks of tables that were read, bytes.
+    /// Blocks of tables that were read, and rows that were written lately, bytes: half of it each.
     cache_bytes: u64,
     /// Keys and values that a keyspace gathers before it writes a table, bytes. The memory that
     /// they take is about three times as much, in each of two keyspaces.
@@ -103,7 +105,8 @@ impl EmbeddedStore {
             None => return Err(store.damaged("it holds cells, but no generation")),
         };
         let lanes = u64::from(store.generation.lanes.max(1));
-        store.recent = Arc::new(Recent::new((memory.cache_bytes / 2 / lanes) as usize));
+        let most_bytes = (memory.cache_bytes / 2 / lanes).max(RECENT_BYTES);
+        store.recent = Arc::new(Recent::new(most_bytes as usize));
         Ok(store)
     }
 
@@ -147,7 +150,7 @@ impl EmbeddedStore {
         std::fs::create_dir_all(path).map_err(|e| failed(e.into()))?;
         let db = Database::builder(path.join("db"))
             .manual_journal_persist(true)
-            .cache_size(memory.cache_bytes)
+            .cache_size(memory.cache_bytes / 2)
             // With more than one, fjall keeps one free for flushes, which passes every request to
             // compact on to the others and takes it again, busily, until they have time for it.
             .worker_threads(1)
@@ -159,10 +162,13 @@ impl EmbeddedStore {
                 .max_memtable_size(memory.table_bytes)
                 // Most of it are request ids, which do not get smaller.
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-                // What is open is in the last tables of a level: small ones, of which little is
-                // rewritten, and rarely what is over.
+                // One flush is followed by one compaction. So that these keep up, one must move
+                // several times as much: a table is larger than what is flushed, and many are merged
+                // at once. (With 30 tables that wait, writers would wait, too.)
                 .compaction_strategy(Arc::new(
-                    Leveled::default().with_table_target_size(TABLE_BYTES).with_l0_threshold(8),
+                    Leveled::default()
+                        .with_table_target_size(TABLE_BYTES.max(4 * memory.table_bytes))
+                        .with_l0_threshold(8),
                 ))
         };
         let keyspace = |name| db.keyspace(name, options).map_err(failed);
@@ -289,18 +295,19 @@ impl Sink for EmbeddedStore {
         Ok(cells)
     }
 
-    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError> {
-        let mut members = Members::new();
-        self.each_chunk(from_ms, |row, video, chunks| {
+    fn members_of_lane(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.each_row_of_members(from_ms, |row, members| {
             if row.lane == lane {
-                let sets = members.entry(row.cell(video)).or_default();
-                for (set, bytes) in sets.iter_mut().zip(chunks) {
-                    decode(bytes, set)?;
-                }
+                let tell = |(video, sets): (String, _)| each(row.cell(&video), sets);
+                members()?.into_iter().for_each(tell);
             }
             Ok(())
-        })?;
-        Ok(members)
+        })
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
@@ -335,7 +342,7 @@ fn cell_writes<'b>(lane: u32, batch: &'b LaneBatch<'_>) -> Vec<CellWrite<'b>> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct InRow {
     /// Number of the epoch and slice, in the order in which they are met, and bucket.
-    row: u32,
+    row: u64,
     number: u32,
 }
 
@@ -349,10 +356,10 @@ fn by_rows(cells: &[CellWrite<'_>]) -> Vec<InRow> {
         let group = (row.epoch_ms, row.epoch_start_ms, row.slice);
         let known = last.filter(|(known, _)| *known == group);
         let (_, group) = *last.insert(known.unwrap_or_else(|| {
-            let next = groups.len() as u32;
+            let next = groups.len() as u64;
             (group, *groups.entry(group).or_insert(next))
         }));
-        order.push(InRow { row: group << 8 | u32::from(row.bucket), number: number as u32 });
+        order.push(InRow { row: group << 8 | u64::from(row.bucket), number: number as u32 });
     }
     order.sort_unstable();
     order

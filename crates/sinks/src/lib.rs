@@ -38,9 +38,14 @@ pub trait Sink: Send + Sync {
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
 
-    /// Members of one lane's cells in all epochs that start at or after a time, as far as they are
-    /// kept.
-    fn members_of_lane(&self, lane: u32, from_ms: i64) -> Result<Members, SinkError>;
+    /// Calls `each` once with each cell of one lane, in all epochs that start at or after a time,
+    /// and both its sets, as far as members are kept: impressions, then plays.
+    fn members_of_lane(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError>;
 
     /// Remembers for ever that cells may lack members. Durable on return.
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError>;

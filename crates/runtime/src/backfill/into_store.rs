@@ -6,7 +6,7 @@
 
 use super::{CellMembers, Outcome};
 use crate::plan::Plan;
-use marquee_model::{CellCounts, format_time_ms, lane_of};
+use marquee_model::{CellCounts, CellKey, format_time_ms, lane_of};
 use marquee_pipeline::chunk::{self, Id, IdRef};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::{LaneState, Members, Sink, SinkError};
@@ -76,7 +76,7 @@ pub fn write_into(
     for ((lane, cells), epochs) in (0..).zip(&lanes).zip(&epochs_of_lanes) {
         let mut state = store.lane_state(lane)?.unwrap_or_else(|| new_state(plan));
         check_closed(plan, lane, &state, epochs)?;
-        check_members(lane, cells, store, &stored_members(store, lane, cells)?)?;
+        check_members(store, lane, cells)?;
         if let Some(last) = epochs.last() {
             let start_ms = last * plan.settings.longest_ms();
             if start_ms > now_ms + plan.max_ahead_ms {
@@ -144,23 +144,29 @@ fn check_closed(
     }
 }
 
-/// What the store holds of a lane from the first epoch on that some cells are of.
-fn stored_members(store: &EmbeddedStore, lane: u32, cells: &Members) -> Result<Members, SinkError> {
-    match cells.keys().map(|cell| cell.epoch_start_ms).min() {
-        Some(from_ms) => store.members_of_lane(lane, from_ms),
-        None => Ok(Members::new()),
+fn check_members(store: &EmbeddedStore, lane: u32, cells: &Members) -> Result<(), IntoStoreError> {
+    let stored = store.counts_of_lane(lane, 0)?;
+    let mut known: Vec<_> =
+        cells.keys().filter_map(|cell| stored.get(cell).map(|counts| (cell, counts))).collect();
+    by_epochs(&mut known, |(cell, _)| cell);
+    for known in known.chunks(WRITE_CELLS) {
+        let members = store.members_of_cells(lane, known.iter().map(|(cell, _)| *cell))?;
+        check_counts(known, &members)?;
     }
+    Ok(())
 }
 
-fn check_members(
-    lane: u32,
-    cells: &Members,
-    store: &EmbeddedStore,
+/// Cells of one epoch lie in the same rows, which are read and written as a whole.
+fn by_epochs<T>(cells: &mut [T], cell: impl Fn(&T) -> &CellKey) {
+    cells.sort_by_key(|of| cell(of).epoch_start_ms);
+}
+
+/// Whether the store keeps all members that it has counted of some cells.
+fn check_counts(
+    known: &[(&CellKey, &CellCounts)],
     members: &Members,
 ) -> Result<(), IntoStoreError> {
-    let stored = store.counts_of_lane(lane, 0)?;
-    for cell in cells.keys() {
-        let Some(counts) = stored.get(cell) else { continue };
+    for (cell, counts) in known {
         let sizes = members.get(cell).map_or([0, 0], |sets| [sets[0].len(), sets[1].len()]);
         if sizes.map(|size| size as u64) != [counts.impressions, counts.plays] {
             return Err(IntoStoreError::NoMembers {
@@ -179,16 +185,15 @@ fn write_lane(
     state: &LaneState,
     run: u64,
 ) -> Result<(), IntoStoreError> {
-    let stored = stored_members(store, lane, &cells)?;
     let none = Default::default();
     let mut cells: Vec<_> = cells.into_iter().collect();
-    // Cells of one epoch lie in the same rows.
-    cells.sort_by_key(|(cell, _)| cell.epoch_start_ms);
+    by_epochs(&mut cells, |(cell, _)| cell);
     if cells.is_empty() {
         // Events without a cell close their epochs all the same.
         store.write_closed(lane, run, &[], state)?;
     }
     for part in cells.chunks(WRITE_CELLS) {
+        let stored = store.members_of_cells(lane, part.iter().map(|(cell, _)| cell))?;
         let mut writes = Vec::with_capacity(part.len());
         for (cell, [impressions, plays]) in part {
             let [had_impressions, had_plays] = stored.get(cell).unwrap_or(&none);

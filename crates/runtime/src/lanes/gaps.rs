@@ -2,7 +2,7 @@
 //! before it has rebuilt what it needs of them.
 
 use crate::plan::Plan;
-use marquee_model::Kind;
+use marquee_model::{Kind, MAX_EVENT_TIME_MS};
 use marquee_pipeline::settings::{EpochOfPlay, Impressions};
 use marquee_sinks::{Gap, LaneState};
 
@@ -99,8 +99,7 @@ pub(super) fn of_unread(
     unread: &Unread,
     first_ms: i64,
 ) -> Option<Gap> {
-    let latest_ms =
-        first_ms.saturating_add(plan.settings.lateness_ms).saturating_add(plan.max_ahead_ms);
+    let latest_ms = latest_event_ms(first_ms, plan.settings.lateness_ms, plan.max_ahead_ms);
     let end_ms = (plan.settings.epoch_of(latest_ms) + 1) * plan.settings.longest_ms();
     let (from_ms, to_ms) = cells_of(plan, unread.topic, (0, end_ms), frontier)?;
     Some(Gap {
@@ -112,6 +111,11 @@ pub(super) fn of_unread(
         to_ms,
         reason: TRIMMED.to_owned(),
     })
+}
+
+/// No event is later than the year 9999, whatever time its record was given.
+fn latest_event_ms(first_ms: i64, lateness_ms: i64, max_ahead_ms: i64) -> i64 {
+    first_ms.saturating_add(lateness_ms).saturating_add(max_ahead_ms).min(MAX_EVENT_TIME_MS)
 }
 
 /// The stretch of open cells to which events of a stretch of event time may add members, as start
@@ -182,6 +186,21 @@ mod tests {
     fn one_record_that_is_all_there_is_is_not_believed_alone() {
         check(&[40], 100, 100);
         check(&[40, 30], 100, 40);
+    }
+
+    /// A producer may give a record any time; the gap must not be lost to an overflow.
+    #[test]
+    fn a_record_from_the_end_of_time_leaves_a_gap_all_the_same() {
+        assert_eq!(latest_event_ms(1_000, 20, 3), 1_023);
+        for first_ms in [i64::MAX, i64::MAX - 1, MAX_EVENT_TIME_MS] {
+            let latest_ms = latest_event_ms(first_ms, 3_600_000, 600_000);
+            assert_eq!(latest_ms, MAX_EVENT_TIME_MS);
+            // The longest that an epoch, and the time between events of one, may be is days.
+            assert!(
+                latest_ms.checked_mul(1_000).is_some(),
+                "what is added to it does not overflow"
+            );
+        }
     }
 
     #[test]

@@ -20,10 +20,11 @@ use super::snapshots;
 use super::{LaneError, LanesSettings};
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::LanePipeline;
+use marquee_pipeline::chunk::Id;
 use marquee_pipeline::lane::Resume;
 use marquee_sinks::{Sink, SinkError};
 use marquee_sources::Source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a rebuild sleeps while records are on their way.
@@ -264,7 +265,7 @@ fn seed(
 ) -> Result<i64, SinkError> {
     let (lane, frontier) = (resumption.lane, resumption.state.frontier);
     let frontier_ms = frontier * settings.plan.settings.longest_ms();
-    let stored = store.counts_of_lane(lane, frontier_ms)?;
+    let mut stored = store.counts_of_lane(lane, frontier_ms)?;
     if !resumption.gaps.is_empty() {
         tracing::warn!(
             lane,
@@ -273,14 +274,19 @@ fn seed(
              in the store, and are served as incomplete. Give the topics a longer retention"
         );
     }
-    let mut seeded_to = frontier;
-    let mut members_of = store.members_of_lane(lane, frontier_ms)?;
-    for (cell, counts) in stored {
-        seeded_to = seeded_to.max(settings.plan.settings.epoch_of(cell.epoch_start_ms) + 1);
-        let members = members_of.remove(&cell).unwrap_or_default();
-        let members =
-            members.map(|ids| ids.iter().map(|id| pipeline.request_key(&id.to_string())).collect());
+    let epoch_of = |cell: &CellKey| settings.plan.settings.epoch_of(cell.epoch_start_ms);
+    let seeded_to = stored.keys().map(|cell| epoch_of(cell) + 1).fold(frontier, i64::max);
+    store.members_of_lane(lane, frontier_ms, &mut |cell, sets| {
+        let counts = stored.remove(&cell).unwrap_or_default();
+        let keys = |ids: BTreeSet<Id>| {
+            ids.iter().map(|id| pipeline.request_key(&id.to_string())).collect::<Vec<_>>()
+        };
+        let members = sets.map(keys);
         pipeline.seed(&cell, members, counts);
+    })?;
+    // Of the others only counts are known.
+    for (cell, counts) in stored {
+        pipeline.seed(&cell, Default::default(), counts);
     }
     Ok(seeded_to)
 }

@@ -4,7 +4,7 @@ use crate::{Counts, member};
 use marquee_model::{CellCounts, CellKey};
 use marquee_oracle::{Member, Side};
 use marquee_pipeline::chunk::{self, Id};
-use marquee_sinks::{Gap, LaneCommit, LaneState, Members, Sink, SinkError};
+use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -121,10 +121,16 @@ impl Sink for MemoryStore {
         Ok(open.map(|(cell, counts)| (cell.clone(), *counts)).collect())
     }
 
-    fn members_of_lane(&self, _: u32, from_ms: i64) -> Result<Members, SinkError> {
+    fn members_of_lane(
+        &self,
+        _: u32,
+        from_ms: i64,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
         let inner = self.inner.lock().unwrap();
         let open = inner.members.iter().filter(|(cell, _)| cell.epoch_start_ms >= from_ms);
-        Ok(open.map(|(cell, sets)| (cell.clone(), sets.clone())).collect())
+        open.for_each(|(cell, sets)| each(cell.clone(), sets.clone()));
+        Ok(())
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {

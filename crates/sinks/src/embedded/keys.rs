@@ -97,6 +97,13 @@ pub(super) fn members(row: &[u8], batch_name: u64, content: &[u8]) -> Vec<u8> {
     key
 }
 
+/// The first key behind all that begins with a row: the next lane's, so to say.
+pub(super) fn behind_row(mut row: Vec<u8>) -> Vec<u8> {
+    // A name is never as long as this and as large in all of its bytes.
+    row.extend_from_slice(&[u8::MAX; NAME + 1]);
+    row
+}
+
 fn read_number(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*number) as i64, rest))

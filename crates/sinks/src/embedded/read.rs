@@ -2,11 +2,11 @@
 
 use super::keys::{self, RowKey, bucket_of};
 use super::{EmbeddedStore, failed, rows};
-use crate::{Gap, Sink, SinkError};
+use crate::{Gap, Members, Sink, SinkError};
 use fjall::{Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, ChunkError, Id};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which cells to read. The default: all.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +129,38 @@ impl EmbeddedStore {
         Ok(ids)
     }
 
-    /// Calls `each` with every member of every cell and lane, as often as chunks repeat it.
+    /// What the store holds of some cells of a lane: both sets of each that has any member.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn members_of_cells<'c>(
+        &self,
+        lane: u32,
+        cells: impl Iterator<Item = &'c CellKey>,
+    ) -> Result<Members, SinkError> {
+        let mut rows: BTreeMap<Vec<u8>, Vec<&CellKey>> = BTreeMap::new();
+        for cell in cells {
+            let CellKey { epoch_ms, epoch_start_ms, ref slice, ref video } = *cell;
+            let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
+            rows.entry(row.bytes()).or_default().push(cell);
+        }
+        let mut members = Members::new();
+        for (row, cells) in rows {
+            for item in self.members.prefix(row) {
+                let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
+                let each = |video: &str, chunks: [&[u8]; 2]| {
+                    let Some(cell) = cells.iter().find(|cell| cell.video == video) else {
+                        return Ok(());
+                    };
+                    decode_both(chunks, members.entry((*cell).clone()).or_default())
+                };
+                rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
+            }
+        }
+        Ok(members)
+    }
+
+    /// Calls `each` with every member of every cell and lane, once.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -137,36 +168,58 @@ impl EmbeddedStore {
         &self,
         mut each: impl FnMut(&CellKey, u32, Side, &Id),
     ) -> Result<(), SinkError> {
-        self.each_chunk(0, |row, video, chunks| {
-            let cell = row.cell(video);
-            for (side, bytes) in Side::BOTH.into_iter().zip(chunks) {
-                let mut ids = BTreeSet::new();
-                decode(bytes, &mut ids)?;
-                ids.iter().for_each(|id| each(&cell, row.lane, side, id));
+        self.each_row_of_members(0, |row, members| {
+            for (video, sets) in members()? {
+                let cell = row.cell(&video);
+                for (side, ids) in Side::BOTH.into_iter().zip(&sets) {
+                    ids.iter().for_each(|id| each(&cell, row.lane, side, id));
+                }
             }
             Ok(())
         })
     }
 
-    /// Calls `each` with the chunks of both sides that each batch has added to each cell of epochs
-    /// that start at or after a time, from one consistent snapshot.
-    pub(super) fn each_chunk(
+    /// Calls `each` with every row of epochs that start at or after a time, and with what reads its
+    /// members, by video; from one consistent snapshot. One row is in memory at a time.
+    pub(super) fn each_row_of_members(
         &self,
         from_ms: i64,
-        mut each: impl FnMut(&RowKey<'_>, &str, [&[u8]; 2]) -> Result<(), ChunkError>,
+        mut each: impl FnMut(
+            &RowKey<'_>,
+            &dyn Fn() -> Result<BTreeMap<String, [BTreeSet<Id>; 2]>, SinkError>,
+        ) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let snapshot = self.db.snapshot();
         for &epoch_ms in self.generation.epochs_ms() {
             let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms);
-            for item in snapshot.range(&self.members, start(from_ms.max(0))..start(i64::MAX)) {
-                let (key, bytes) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+            let (mut from, to) = (start(from_ms.max(0)), start(i64::MAX));
+            while let Some(first) = snapshot.range(&self.members, from..to.clone()).next() {
+                let key = first.key().map_err(|e| failed(&self.path, &e))?;
                 let row = RowKey::read_members(&key)
                     .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
-                rows::read_members(&bytes, |video, chunks| each(&row, video, chunks))
-                    .map_err(|e| self.unreadable("a chunk", &e))?;
+                let prefix = row.bytes();
+                each(&row, &|| self.row_of_members(&snapshot, &prefix))?;
+                from = keys::behind_row(prefix);
             }
         }
         Ok(())
+    }
+
+    fn row_of_members(
+        &self,
+        snapshot: &Snapshot,
+        row: &[u8],
+    ) -> Result<BTreeMap<String, [BTreeSet<Id>; 2]>, SinkError> {
+        let mut members: BTreeMap<String, [BTreeSet<Id>; 2]> = BTreeMap::new();
+        for item in snapshot.prefix(&self.members, row) {
+            let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
+            let each = |video: &str, chunks: [&[u8]; 2]| match members.get_mut(video) {
+                Some(sets) => decode_both(chunks, sets),
+                None => decode_both(chunks, members.entry(video.to_owned()).or_default()),
+            };
+            rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
+        }
+        Ok(members)
     }
 
     /// All gaps, in no order that means anything.
@@ -195,8 +248,12 @@ impl EmbeddedStore {
 }
 
 /// Adds the ids of a chunk, which may be none, to a set.
-pub(super) fn decode(chunk: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkError> {
+fn decode(chunk: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkError> {
     if chunk.is_empty() { Ok(()) } else { chunk::decode_into(chunk, ids) }
+}
+
+fn decode_both(chunks: [&[u8]; 2], sets: &mut [BTreeSet<Id>; 2]) -> Result<(), ChunkError> {
+    sets.iter_mut().zip(chunks).try_for_each(|(set, chunk)| decode(chunk, set))
 }
 
 /// Gathers the rows of all lanes, so that each cell comes with all its lanes.

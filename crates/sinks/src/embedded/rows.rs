@@ -162,14 +162,23 @@ impl LaneRows {
         self.rows.values().map(|recent| ROW_BYTES + recent.bytes.capacity()).sum()
     }
 
-    /// Lets rows go that no recent batch has changed, if there are too many.
+    /// Lets rows go, those first that were not changed for the longest, if there are too many.
     fn let_go(&mut self, most_bytes: usize) {
-        for batches in [1024, 16, 0] {
-            if self.bytes() <= most_bytes {
-                return;
+        let mut bytes = self.bytes();
+        if bytes <= most_bytes {
+            return;
+        }
+        let mut oldest: Vec<(u64, Vec<u8>)> =
+            self.rows.iter().map(|(key, recent)| (recent.changed_in, key.clone())).collect();
+        oldest.sort_unstable();
+        // Some more than it must, so that not every batch has to sort.
+        for (_, key) in oldest {
+            if bytes <= most_bytes / 8 * 7 {
+                break;
             }
-            let batch = self.batch;
-            self.rows.retain(|_, recent| batch - recent.changed_in < batches);
+            if let Some(recent) = self.rows.remove(&key) {
+                bytes -= ROW_BYTES + recent.bytes.capacity();
+            }
         }
     }
 }
@@ -240,7 +249,7 @@ mod tests {
 
     #[test]
     fn old_rows_are_let_go_and_read_again() {
-        let most = 2 * (1000 + ROW_BYTES);
+        let most = 3 * (1000 + ROW_BYTES);
         let (recent, reads) = (Recent::new(most), Cell::new(0));
         let read = || {
             reads.set(reads.get() + 1);
@@ -253,9 +262,14 @@ mod tests {
             recent.give_back(7, rows);
         }
         assert!(recent.lock()[&7].bytes() <= most);
-        assert_eq!(reads.get(), 5, "a row that was just written is known");
-        drop(recent.take(7)); // a batch that fails gives nothing back
+        assert_eq!(reads.get(), 5, "a row is read once in a batch");
+        let mut rows = recent.take(7);
+        rows.row(&[4], read).unwrap();
+        assert_eq!(reads.get(), 5, "what the last batch has written is known");
+        rows.row(&[0], read).unwrap();
+        assert_eq!(reads.get(), 6, "what was written long ago is read again");
+        drop(rows); // a batch that fails gives nothing back
         recent.take(7).row(&[4], read).unwrap();
-        assert_eq!(reads.get(), 6, "what a batch that failed had changed is read again");
+        assert_eq!(reads.get(), 7, "what a batch that failed had changed is read again");
     }
 }
