@@ -205,11 +205,11 @@ mod tests {
                 let of = |(impressions, plays): (u64, u64)| CellCounts { impressions, plays };
                 let changes = cells.iter().map(|(video, counts)| (video.as_str(), of(*counts)));
                 let mut next = Vec::new();
-                merge_counts(&row, changes.clone(), &mut next).unwrap();
+                merge_counts(&row, changes.clone(), &mut next).expect("it is what was written");
                 expected.extend(changes);
                 row = next;
                 let mut read = Vec::new();
-                read_counts(&row, |video, counts| read.push((video, counts))).unwrap();
+                read_counts(&row, |video, counts| read.push((video, counts))).expect("it is what was written");
                 prop_assert_eq!(&read, &expected.iter().map(|(v, c)| (*v, *c)).collect::<Vec<_>>());
             }
         }
@@ -226,7 +226,7 @@ mod tests {
             read_members(&bytes, |video, chunks| {
                 read.push((video.to_owned(), chunks.map(<[u8]>::to_vec)));
                 Ok(())
-            }).unwrap();
+            }).expect("it is what was written");
             prop_assert_eq!(read, cells);
         }
 
@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn a_cut_row_is_an_error() {
         let mut bytes = Vec::new();
-        merge_counts(&[], [("video", COUNTS)].into_iter(), &mut bytes).unwrap();
+        merge_counts(&[], [("video", COUNTS)].into_iter(), &mut bytes)
+            .expect("it is what was written");
         for end in 1..bytes.len() {
             assert!(read_counts(&bytes[..end], |_, _| ()).is_err(), "{end}");
         }
@@ -257,19 +258,19 @@ mod tests {
         };
         for key in 0..5 {
             let mut rows = recent.take(7);
-            rows.row(&[key], read).unwrap();
-            rows.row(&[key], read).unwrap();
+            rows.row(&[key], read).expect("it is what was written");
+            rows.row(&[key], read).expect("it is what was written");
             recent.give_back(7, rows);
         }
         assert!(recent.lock()[&7].bytes() <= most);
         assert_eq!(reads.get(), 5, "a row is read once in a batch");
         let mut rows = recent.take(7);
-        rows.row(&[4], read).unwrap();
+        rows.row(&[4], read).expect("it is what was written");
         assert_eq!(reads.get(), 5, "what the last batch has written is known");
-        rows.row(&[0], read).unwrap();
+        rows.row(&[0], read).expect("it is what was written");
         assert_eq!(reads.get(), 6, "what was written long ago is read again");
         drop(rows); // a batch that fails gives nothing back
-        recent.take(7).row(&[4], read).unwrap();
+        recent.take(7).row(&[4], read).expect("it is what was written");
         assert_eq!(reads.get(), 7, "what a batch that failed had changed is read again");
     }
 }
