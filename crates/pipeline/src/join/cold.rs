@@ -487,6 +487,17 @@ pub(super) mod tests {
         }
     }
 
+    /// Takes one piece, and then no more: a disk that becomes full.
+    #[derive(Debug)]
+    pub(in crate::join) struct Full;
+
+    impl ColdPlace for Full {
+        fn keep(&self, fill: Fill<'_>) -> Result<Box<dyn ColdBytes>, ColdError> {
+            fill(&mut Vec::new())?;
+            Err(ColdError("full".to_owned()))
+        }
+    }
+
     /// Fails to read what it keeps.
     #[derive(Debug)]
     struct Broken;

@@ -548,7 +548,7 @@ fn class_of(capacity: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cold::tests::InMemory;
+    use super::super::cold::tests::{Full, InMemory};
     use super::*;
 
     fn id(request: u64) -> Id {
@@ -658,5 +658,27 @@ mod tests {
             let bytes = group.memory_bytes() as f64 / group.facts_in_memory() as f64;
             assert!(expected.contains(&bytes), "{requests} of {facts:?}: {bytes} bytes a fact");
         }
+    }
+
+    /// Groups that go to disk together: some with an older part there, some in memory alone.
+    #[test]
+    fn a_disk_that_becomes_full_leaves_all_groups_as_they_are() {
+        let tuple_of = |request| request as u32;
+        let mut groups = [0, 1, 2].map(|number| {
+            filled(tuple_of, |group| {
+                if number > 0 && group.facts == 500 {
+                    Group::spill(&mut [group], &InMemory).expect("memory takes it");
+                }
+            })
+        });
+        let bytes = |groups: &[Group; 3]| groups.each_ref().map(Group::spillable_bytes);
+        let before = bytes(&groups);
+        let failed = Group::spill(&mut groups.each_mut(), &Full);
+        assert!(failed.is_err());
+        assert_eq!(bytes(&groups), before);
+        groups.iter_mut().for_each(|group| check(group, tuple_of));
+        Group::spill(&mut groups.each_mut(), &InMemory).expect("memory takes it");
+        assert_eq!(bytes(&groups), [0; 3]);
+        groups.iter_mut().for_each(|group| check(group, tuple_of));
     }
 }
