@@ -13,6 +13,7 @@ use marquee_pipeline::chunk::Id;
 use marquee_sinks::Gap;
 use marquee_sinks::letters::LetterKind;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// What went against the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +43,12 @@ struct LaneJudge {
     writers: BTreeSet<usize>,
     /// Whether records of it were deleted.
     is_trimmed: bool,
-    /// For each topic and offset the frontier with which a store has first passed it.
-    passed: [Vec<i64>; TOPICS],
-    /// Gaps that were noted when nothing of their topic was left: topic, end, and the latest time of
-    /// which whoever noted it could know.
-    blind: Vec<(usize, u64, i64)>,
+    /// For each topic and offset the frontier with which a store has first passed it, if it was gone
+    /// by then.
+    passed: [Vec<Option<i64>>; TOPICS],
+    /// Gaps that were noted when nothing of their topic was left: topic, offsets, and the latest time
+    /// of which whoever noted it could know.
+    blind: Vec<(usize, Range<u64>, i64)>,
 }
 
 impl LaneJudge {
@@ -108,6 +110,7 @@ impl Judge {
         process: usize,
         store: &StoreState,
         written: &Written,
+        starts: [u64; TOPICS],
     ) {
         let Written { lane, state, cells } = written;
         let before = store.lanes.get(lane);
@@ -148,7 +151,9 @@ impl Judge {
         for (topic, next) in state.next_offsets.iter().enumerate() {
             judge.reached[topic] = judge.reached[topic].max(*next);
             let passed = &mut judge.passed[topic];
-            passed.resize(passed.len().max(*next as usize), state.frontier);
+            let is_gone = |offset: usize| (offset as u64) < starts[topic];
+            let new = passed.len()..passed.len().max(*next as usize);
+            passed.extend(new.map(|offset| is_gone(offset).then_some(state.frontier)));
         }
     }
 
@@ -216,7 +221,8 @@ impl Judge {
             "trimmed" => judge.is_trimmed,
             _ => others,
         };
-        judge.blind.extend(blind.map(|(topic, known_ms)| (topic, gap.to_offset, known_ms)));
+        let offsets = gap.from_offset..gap.to_offset;
+        judge.blind.extend(blind.map(|(topic, known_ms)| (topic, offsets, known_ms)));
         self.must(is_so, "a gap has a reason", || format!("p{process}: {gap:?}"));
     }
 
@@ -369,7 +375,8 @@ fn is_late(
             && gap.from_ms >= closed_ms
     };
     let was_closed = || {
-        judge.passed[topic].get(offset as usize).is_some_and(|frontier| *frontier > epoch)
+        let frontier = judge.passed[topic].get(offset as usize).copied().flatten();
+        frontier.is_some_and(|frontier| frontier > epoch)
             || world.processes.iter().any(|process| process.store.gaps.iter().any(names))
     };
     let is_gone = offset < world.starts[lane as usize][topic];
@@ -387,7 +394,8 @@ fn is_beyond_knowing(judge: &LaneJudge, truth: &Truth, lane: u32, place: &(usize
     let Some(event) = &record.event else { return false };
     let tolerated_ms = truth.setup.lateness_ms + truth.setup.max_ahead_ms;
     let is_beyond = |known_ms: i64| event.time_ms > known_ms + tolerated_ms;
-    let is_named = |(of, end, _): &&(usize, u64, i64)| *of == topic && offset < *end;
+    let is_named =
+        |(of, offsets, _): &&(usize, Range<u64>, i64)| *of == topic && offsets.contains(&offset);
     is_beyond(record.at_ms)
         || judge.blind.iter().filter(is_named).any(|(.., known_ms)| is_beyond(*known_ms))
 }

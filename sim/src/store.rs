@@ -119,7 +119,8 @@ impl Sink for SimStore {
                 )
             });
             let store = &mut world.processes[self.process].store;
-            world.judge.stores(&self.shared.truth, self.process, store, &written);
+            let starts = world.starts[written.lane as usize];
+            world.judge.stores(&self.shared.truth, self.process, store, &written, starts);
             store.apply(written);
         }
         if wrong.is_some() { Err(scripted()) } else { Ok(()) }
