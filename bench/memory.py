@@ -54,6 +54,14 @@ def run(binary, path, events):
     process = subprocess.Popen(
         [binary, "run", "-c", path], stdout=subprocess.PIPE, stderr=open(path + ".log", "w")
     )
+    try:
+        return caught_up(process, events)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def caught_up(process, events):
     address = process.stdout.readline().decode().removeprefix("listening on ").strip()
     first = None
     while True:
@@ -64,11 +72,11 @@ def run(binary, path, events):
         if status["lag"] == 0 and read >= events:
             break
         time.sleep(0.1)
-    peak = peak_mib(process)
-    process.send_signal(signal.SIGTERM)
-    process.wait()
-    sums = [sum(lane[name] for lane in status["lanes"]) >> 20 for name in ("state_bytes", "state_disk_bytes")]
-    return (*sums, peak, (read - first[1]) / (now - first[0]) / 1e6)
+    state, on_disk = (
+        sum(lane[name] for lane in status["lanes"]) >> 20
+        for name in ("state_bytes", "state_disk_bytes")
+    )
+    return state, on_disk, peak_mib(process), (read - first[1]) / (now - first[0]) / 1e6
 
 
 def main():
@@ -77,10 +85,11 @@ def main():
     topic = f"memory-{time.time():.0f}"
     with tempfile.TemporaryDirectory() as folder:
         first = config(folder, brokers, topic, "generate", *limits[0])
-        generate = [binary, "generate", "--requests", requests, "--span", "24h", "--out", "kafka", "-c", first]
-        said = subprocess.run(generate, check=True, capture_output=True, text=True)
-        events = sum(int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:impressions|plays)", said.stdout + said.stderr))
-        print(said.stdout.strip() or said.stderr.strip().splitlines()[-1], file=sys.stderr)
+        generate = [binary, "generate", "--requests", requests, "--span", "24h"]
+        generate += ["--out", "kafka", "-c", first]
+        said = subprocess.run(generate, check=True, stderr=subprocess.PIPE, text=True).stderr
+        events = sum(int(number) for number in re.findall(r"(\d+) (?:impressions|plays)", said))
+        print(said.strip(), file=sys.stderr)
         for number, (memory, fetch_memory) in enumerate(limits):
             path = config(folder, brokers, topic, number, memory, fetch_memory)
             in_memory, on_disk, peak, rate = run(binary, path, events)

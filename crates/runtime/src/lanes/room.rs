@@ -2,8 +2,8 @@
 //!
 //! Each lane has an equal share, since requests are spread evenly over them. After a batch, a lane
 //! that has outgrown its share moves the oldest parts of its state to disk, where they are still
-//! found; small ones together, into one file. Nothing is ever dropped to save memory: where the disk does not take them, the lane keeps
-//! them, says so, and tries again.
+//! found; small ones together, into one file. Nothing is ever dropped to save memory: where the disk
+//! does not take them, the lane keeps them, says so, and tries again.
 
 use super::LaneError;
 use super::lane::LaneOwner;

@@ -105,30 +105,6 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// The members of one side of a cell in one lane.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn members(
-        &self,
-        cell: &CellKey,
-        lane: u32,
-        side: Side,
-    ) -> Result<BTreeSet<Id>, SinkError> {
-        let CellKey { epoch_ms, epoch_start_ms, ref slice, ref video } = *cell;
-        let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
-        let mut ids = BTreeSet::new();
-        for item in self.members.prefix(row.bytes()) {
-            let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
-            let each = |of: &str, chunks: [&[u8]; 2]| match of == video {
-                true => decode(chunks[side as usize], &mut ids),
-                false => Ok(()),
-            };
-            rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
-        }
-        Ok(ids)
-    }
-
     /// What the store holds of some cells of a lane: both sets of each that has any member.
     ///
     /// # Errors
@@ -138,21 +114,19 @@ impl EmbeddedStore {
         lane: u32,
         cells: impl Iterator<Item = &'c CellKey>,
     ) -> Result<Members, SinkError> {
-        let mut rows: BTreeMap<Vec<u8>, Vec<&CellKey>> = BTreeMap::new();
+        let mut rows: BTreeMap<Vec<u8>, BTreeMap<&str, &CellKey>> = BTreeMap::new();
         for cell in cells {
             let CellKey { epoch_ms, epoch_start_ms, ref slice, ref video } = *cell;
             let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
-            rows.entry(row.bytes()).or_default().push(cell);
+            rows.entry(row.bytes()).or_default().insert(video, cell);
         }
         let mut members = Members::new();
         for (row, cells) in rows {
             for item in self.members.prefix(row) {
                 let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
                 let each = |video: &str, chunks: [&[u8]; 2]| {
-                    let Some(cell) = cells.iter().find(|cell| cell.video == video) else {
-                        return Ok(());
-                    };
-                    decode_both(chunks, members.entry((*cell).clone()).or_default())
+                    let Some(&cell) = cells.get(video) else { return Ok(()) };
+                    decode_both(chunks, members.entry(cell.clone()).or_default())
                 };
                 rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
             }

@@ -28,6 +28,7 @@ mod cluster;
 mod context;
 mod error;
 mod ffi;
+mod keeper;
 mod reader;
 mod source;
 #[cfg(test)]

@@ -9,6 +9,7 @@
 use super::cluster::KafkaCluster;
 use super::context::{Context, GroupEvent};
 use super::ffi::{Code, Commits, Queue, known_end, note_of};
+use super::keeper::Keeper;
 use super::reader::{PartitionReader, Stop};
 use super::{KafkaError, Role, client, settings};
 use crate::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
@@ -28,10 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 /// How often a waiting owner looks whether something has come.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often the topics are looked at again.
-const CHECK_EVERY: Duration = Duration::from_secs(20);
-/// The same while one of them is gone.
-const CHECK_GONE_EVERY: Duration = Duration::from_secs(2);
 /// How long a stop waits for the group to take note.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(8);
 /// How long an end before our position is taken for a broker that has just come back, and does not
@@ -535,75 +532,6 @@ impl Drop for KafkaSource {
             tracing::warn!("the group did not confirm that this member leaves; it will miss it");
         }
     }
-}
-
-/// Polls the client, so that the group sees that this member lives.
-struct Keeper {
-    consumer: Arc<BaseConsumer<Context>>,
-    cluster: KafkaCluster,
-    stop: Arc<AtomicBool>,
-    /// Whether it also looks, now and then, whether the topics are still the same ones.
-    checks: bool,
-}
-
-impl Keeper {
-    fn run(self) {
-        let mut check_at = Instant::now() + CHECK_EVERY;
-        while !self.stop.load(Ordering::SeqCst) {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                None => {}
-                Some(Ok(_)) => self.fatal("a record came past the queue of its partition"),
-                Some(Err(error)) if is_fatal(&error) => self.fatal(&error.to_string()),
-                // librdkafka tries again: a broker that is away comes back.
-                Some(Err(error)) => tracing::debug!("Kafka: {error}"),
-            }
-            if self.consumer.context().trouble().is_some() {
-                self.ask_whether_it_is_over();
-            }
-            if self.checks && Instant::now() >= check_at {
-                check_at = Instant::now() + self.check();
-            }
-        }
-    }
-
-    /// Looks whether the topics are the same ones; when to do it again.
-    fn check(&self) -> Duration {
-        let context = self.consumer.context();
-        match self.cluster.check(&self.consumer, Duration::from_secs(2)) {
-            Ok(gone) => context.set_gone(gone),
-            Err(error) => context.tell(GroupEvent::Fatal(error.into())),
-        }
-        if context.gone().is_some() { CHECK_GONE_EVERY } else { CHECK_EVERY }
-    }
-
-    /// librdkafka tells when all brokers are gone, and not when one is back.
-    fn ask_whether_it_is_over(&self) {
-        let (topic, _) = &self.cluster.options().topics[0];
-        if self.consumer.fetch_metadata(Some(topic), Duration::from_secs(1)).is_ok() {
-            self.consumer.context().set_trouble(None);
-        }
-    }
-
-    fn fatal(&self, reason: &str) {
-        let (group, reason) = (self.cluster.options().group.clone(), reason.to_owned());
-        let error = KafkaError::Fatal { group, reason };
-        self.consumer.context().tell(GroupEvent::Fatal(error.into()));
-    }
-}
-
-fn is_fatal(error: &rdkafka::error::KafkaError) -> bool {
-    use rdkafka::error::{KafkaError as E, RDKafkaErrorCode as Code};
-    matches!(
-        error,
-        E::MessageConsumptionFatal(_)
-            | E::MessageConsumption(
-                Code::GroupAuthorizationFailed
-                    | Code::TopicAuthorizationFailed
-                    | Code::SaslAuthenticationFailed
-                    | Code::FencedInstanceId
-                    | Code::InconsistentGroupProtocol
-            )
-    )
 }
 
 /// How a member of the group is set up. Where the configuration's own properties could lose or
