@@ -8,7 +8,7 @@ use super::room::Room;
 use super::snapshots::Saving;
 use super::{LaneError, LanesSettings};
 use crate::clock::Clock;
-use crate::plan::Plan;
+use crate::plan::{Plan, StreamPlan};
 use crate::status::LaneStatus;
 use marquee_expr::Value;
 use marquee_pipeline::LanePipeline;
@@ -250,30 +250,38 @@ impl LaneOwner {
         let (mut records, mut bytes) = (0, 0);
         let limit = Limit { before, records: TURN_RECORDS, bytes: TURN_BYTES };
         let lane = self.lane;
+        // Once for all of them: all threads count the plan's owners in one place.
+        let plan = self.plan.clone();
+        let streams = plan.streams_of(&self.topics[topic]);
         let next = log.read(topic, lane, limit, &mut |record| {
             records += 1;
             bytes += record.payload.map_or(0, <[u8]>::len);
-            self.record(topic, record);
+            self.record(&plan, &streams, topic, record);
         })?;
         self.batch_bytes += bytes;
         Ok((next, records))
     }
 
     /// Decodes one record and applies its events.
-    fn record(&mut self, topic: usize, record: &Record<'_>) {
+    fn record(
+        &mut self,
+        plan: &Plan,
+        streams: &[&StreamPlan],
+        topic: usize,
+        record: &Record<'_>,
+    ) {
         let clock = &self.clock;
         self.first_records[topic].note(|| record.record_time_ms.unwrap_or_else(|| clock.now_ms()));
         let Some(payload) = record.payload else { return self.tombstone(topic, record) };
         let meta = RecordMeta {
             record_time_ms: record.record_time_ms,
-            key: record.key.filter(|_| self.plan.uses_keys),
+            key: record.key.filter(|_| plan.uses_keys),
             headers: record.headers,
             partition: Some(self.lane),
             offset: Some(record.offset),
         };
-        let plan = self.plan.clone();
         let mut of_earlier_stream: Option<DeadReason> = None;
-        for stream in plan.streams_of(&self.topics[topic]) {
+        for stream in streams {
             let mut of_stream = None;
             stream.decoder.decode(payload, &meta, |event| {
                 let event = event.and_then(|values| match self.misplacement(record, values) {
