@@ -49,6 +49,7 @@ impl Watermark {
 
     /// The watermark, or `None` while some topic has shown too little to say.
     pub fn advance(&mut self) -> Option<i64> {
+        self.topics.iter_mut().for_each(TopicClock::settle);
         let of_topic = |clock: &TopicClock| {
             let read = clock.supported_ms().map(|ms| ms - self.lateness_ms);
             read.max(clock.idle_floor_ms)
@@ -72,7 +73,7 @@ impl Watermark {
     /// The largest `min(event time, record time)` read from a topic: on catch-up the topic that
     /// is ahead waits for the other.
     pub fn progress_ms(&self, topic: usize) -> Option<i64> {
-        self.topics[topic].largest.last().map(|(ms, _)| *ms)
+        self.topics[topic].newest_ms
     }
 }
 
@@ -86,8 +87,15 @@ impl Watermark {
     /// For each topic the largest times and their requests, ascending, and the least that its
     /// watermark is because it was idle. Since when it is idle is not kept: while nobody looks, it
     /// holds the watermark.
-    pub(crate) fn saved_topics(&self) -> impl Iterator<Item = (&[(i64, RequestKey)], Option<i64>)> {
-        self.topics.iter().map(|clock| (&*clock.largest, clock.idle_floor_ms))
+    pub(crate) fn saved_topics(
+        &self,
+    ) -> impl Iterator<Item = (Vec<(i64, RequestKey)>, Option<i64>)> {
+        let settled = |clock: &TopicClock| {
+            let mut clock = clock.clone();
+            clock.settle();
+            clock.largest
+        };
+        self.topics.iter().map(move |clock| (settled(clock), clock.idle_floor_ms))
     }
 
     /// Takes what [`Watermark::saved_reached_ms`] gave.
@@ -109,12 +117,20 @@ impl Watermark {
     }
 }
 
+/// How many observations wait at most to be looked at together.
+const WAITING: usize = 256;
+
 /// The largest times seen in one topic, each of another request.
 #[derive(Clone, Debug)]
 struct TopicClock {
     support: usize,
     /// At most `support` pairs, ascending by time; one pair a request, its largest time.
     largest: Vec<(i64, RequestKey)>,
+    /// What was observed and not looked at yet. The order does not matter, and most of it does not
+    /// count any more once the latest of it was looked at.
+    waiting: Vec<(i64, RequestKey)>,
+    /// The largest time of all.
+    newest_ms: Option<i64>,
     /// When the topic was first found empty since its last record.
     idle_since_ms: Option<i64>,
     /// The least that the watermark of this topic is, after it has been idle for long.
@@ -126,6 +142,8 @@ impl TopicClock {
         TopicClock {
             support,
             largest: Vec::with_capacity(support + 1),
+            waiting: Vec::new(),
+            newest_ms: None,
             idle_since_ms: None,
             idle_floor_ms: None,
         }
@@ -134,25 +152,40 @@ impl TopicClock {
     #[inline]
     fn observe(&mut self, request: RequestKey, seen_ms: i64) {
         self.idle_since_ms = None;
-        if self.largest.len() == self.support && seen_ms <= self.largest[0].0 {
-            return;
+        self.newest_ms = self.newest_ms.max(Some(seen_ms));
+        self.waiting.push((seen_ms, request));
+        if self.waiting.len() == WAITING {
+            self.settle();
         }
-        self.insert(request, seen_ms);
     }
 
-    fn insert(&mut self, request: RequestKey, seen_ms: i64) {
-        match self.largest.iter().position(|(_, r)| *r == request) {
-            Some(place) if self.largest[place].0 >= seen_ms => return,
-            Some(place) => {
-                self.largest.remove(place);
+    fn settle(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        while let Some((seen_ms, request)) = waiting.pop() {
+            let is_full = self.largest.len() == self.support;
+            if !(is_full && seen_ms <= self.largest[0].0) {
+                self.insert(request, seen_ms);
             }
-            None if self.largest.len() == self.support => {
-                self.largest.remove(0);
-            }
-            None => {}
         }
-        let place = self.largest.partition_point(|(ms, _)| *ms <= seen_ms);
-        self.largest.insert(place, (seen_ms, request));
+        self.waiting = waiting;
+    }
+
+    /// Mostly the event is of the request that came last and later than all: looked at first.
+    fn insert(&mut self, request: RequestKey, seen_ms: i64) {
+        let mut place = match self.largest.iter().rposition(|(_, r)| *r == request) {
+            Some(place) if self.largest[place].0 >= seen_ms => return,
+            Some(place) => place,
+            None if self.largest.len() == self.support => 0,
+            None => {
+                let place = self.largest.partition_point(|(ms, _)| *ms <= seen_ms);
+                return self.largest.insert(place, (seen_ms, request));
+            }
+        };
+        while let Some(next) = self.largest.get(place + 1).filter(|(ms, _)| *ms <= seen_ms) {
+            self.largest[place] = *next;
+            place += 1;
+        }
+        self.largest[place] = (seen_ms, request);
     }
 
     /// The `support`-th largest time of distinct requests.

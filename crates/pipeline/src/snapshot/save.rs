@@ -114,8 +114,8 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Saving<'_, W> {
             put_option(content, idle_floor_ms);
             put(content, largest.len() as u64);
             for (seen_ms, request) in largest {
-                put_signed(content, *seen_ms);
-                put_request(content, *request);
+                put_signed(content, seen_ms);
+                put_request(content, request);
             }
         }
         self.frames.close()
