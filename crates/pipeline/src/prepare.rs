@@ -210,11 +210,10 @@ impl Stream {
         symbols: &mut Symbols,
         scratch: &mut Vec<u8>,
     ) -> u32 {
-        scratch.clear();
         if self.slice_slots.is_empty() {
-            // No value decides: the one tuple of all such events stays for ever.
-            return symbols.tuple(scratch, i64::MAX, |_, _| {});
+            return symbols.plain_tuple();
         }
+        scratch.clear();
         for slot in &self.slice_slots {
             write_key(&values[*slot], scratch);
         }

@@ -23,32 +23,34 @@ pub struct Interner {
 /// What the table holds of a text: short ones whole, so that finding one looks in one place only.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    short: Short,
+    ends: Ends,
     number: u32,
 }
 
-/// A text of up to 15 bytes, filled up with zeros, and its length; of a longer one only that.
+/// The first and the last bytes of a text, and its length: of one of at most 16 bytes, all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Short([u8; 16]);
+struct Ends {
+    words: [u64; 2],
+    len: u32,
+}
 
-impl Short {
-    const LONG: u8 = u8::MAX;
-
-    #[inline]
+impl Ends {
+    #[inline(always)]
     fn of(text: &[u8]) -> Self {
-        let mut bytes = [0; 16];
-        match bytes.get_mut(..text.len()).filter(|_| text.len() < 16) {
-            Some(place) => {
-                place.copy_from_slice(text);
-                bytes[15] = text.len() as u8;
-            }
-            None => bytes[15] = Self::LONG,
-        }
-        Short(bytes)
+        let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+        let words = if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            [u64::from_le_bytes(*first), u64::from_le_bytes(*last)]
+        } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+            [four(first), four(last)]
+        } else {
+            let byte = |at: usize| text.get(at).map_or(0, |byte| u64::from(*byte));
+            [byte(0) | byte(1) << 8 | byte(2) << 16, 0]
+        };
+        Ends { words, len: text.len() as u32 }
     }
 
     fn is_whole(self) -> bool {
-        self.0[15] != Self::LONG
+        self.len <= 16
     }
 }
 
@@ -69,22 +71,30 @@ impl Interner {
     /// The number of a text that is in use until `epoch` has gone.
     #[inline]
     pub fn intern(&mut self, text: &[u8], epoch: i64) -> u32 {
-        let hash = self.hasher.hash_one(text);
-        if let Some(number) = self.find(hash, text) {
+        let ends = Ends::of(text);
+        let hash = self.hash(ends, text);
+        if let Some(number) = self.find(hash, ends, text) {
             let last = &mut self.last_used[number as usize];
             if *last < epoch {
                 *last = epoch;
             }
             return number;
         }
-        self.insert(hash, text, epoch)
+        self.insert(hash, ends, text, epoch)
+    }
+
+    #[inline(always)]
+    fn hash(&self, ends: Ends, text: &[u8]) -> u64 {
+        match ends.is_whole() {
+            true => self.hasher.hash_one((ends.words, ends.len)),
+            false => self.hasher.hash_one(text),
+        }
     }
 
     #[inline]
-    fn find(&self, hash: u64, text: &[u8]) -> Option<u32> {
-        let short = Short::of(text);
+    fn find(&self, hash: u64, ends: Ends, text: &[u8]) -> Option<u32> {
         let is_it = |slot: &Slot| {
-            slot.short == short && (short.is_whole() || &*self.texts[slot.number as usize] == text)
+            slot.ends == ends && (ends.is_whole() || &*self.texts[slot.number as usize] == text)
         };
         self.table.find(hash, is_it).map(|slot| slot.number)
     }
@@ -92,13 +102,13 @@ impl Interner {
     /// The number of a text that is already known to be in use at `epoch`.
     #[inline]
     fn find_used(&self, text: &[u8], epoch: i64) -> Option<u32> {
-        let hash = self.hasher.hash_one(text);
-        let number = self.find(hash, text)?;
+        let ends = Ends::of(text);
+        let number = self.find(self.hash(ends, text), ends, text)?;
         (self.last_used[number as usize] >= epoch).then_some(number)
     }
 
     #[cold]
-    fn insert(&mut self, hash: u64, text: &[u8], epoch: i64) -> u32 {
+    fn insert(&mut self, hash: u64, ends: Ends, text: &[u8], epoch: i64) -> u32 {
         self.bytes += text.len();
         let number = match self.free.pop() {
             Some(number) => {
@@ -113,10 +123,10 @@ impl Interner {
                 number
             }
         };
-        let (texts, hasher) = (&self.texts, &self.hasher);
-        let slot = Slot { short: Short::of(text), number };
-        let hash_of = |slot: &Slot| hasher.hash_one(&*texts[slot.number as usize]);
-        self.table.insert_unique(hash, slot, hash_of);
+        let mut table = std::mem::take(&mut self.table);
+        let hash_of = |slot: &Slot| self.hash(slot.ends, &self.texts[slot.number as usize]);
+        table.insert_unique(hash, Slot { ends, number }, hash_of);
+        self.table = table;
         number
     }
 
@@ -133,7 +143,8 @@ impl Interner {
             if last == i64::MIN || last >= oldest_epoch {
                 continue;
             }
-            let hash = self.hasher.hash_one(&*self.texts[number]);
+            let text = &self.texts[number];
+            let hash = self.hash(Ends::of(text), text);
             let is_it = |slot: &Slot| slot.number as usize == number;
             if let Ok(entry) = self.table.find_entry(hash, is_it) {
                 entry.remove();
@@ -182,6 +193,8 @@ pub struct Symbols {
     /// Tuples of slices, by the attribute values that make them.
     tuples: Interner,
     groupings: usize,
+    /// The tuple of events whose slices no value decides, once there was one. It stays for ever.
+    plain: Option<u32>,
     /// The slices of each tuple, flat: `groupings` numbers a tuple.
     flat: Vec<u32>,
 }
@@ -194,6 +207,7 @@ impl Symbols {
             slices: Interner::new(seed),
             tuples: Interner::new(seed),
             groupings,
+            plain: None,
             flat: Vec::new(),
         }
     }
@@ -212,6 +226,17 @@ impl Symbols {
             Some(tuple) => tuple,
             None => self.insert_tuple(values, epoch, write_slice),
         }
+    }
+
+    /// The tuple of an event whose slices no value decides.
+    #[inline]
+    pub fn plain_tuple(&mut self) -> u32 {
+        if let Some(tuple) = self.plain {
+            return tuple;
+        }
+        let tuple = self.tuple(&[], i64::MAX, |_, _| {});
+        self.plain = Some(tuple);
+        tuple
     }
 
     #[cold]
