@@ -19,7 +19,7 @@ use crate::settings::{EpochOfPlay, Impressions, Match, Settings};
 use crate::symbols::Symbols;
 use cold::{ColdError, ColdPlace};
 use foldhash::fast::FixedState;
-use group::{Fact, Group, Handle};
+use group::{Fact, Group, Handle, Look};
 use marquee_model::{Kind, RequestKey, Side};
 use plays::{Play, Plays};
 pub use saved::Unsaved;
@@ -302,7 +302,8 @@ impl Scope<'_> {
         let mut kept = None;
         if let Some(group) = group.as_deref_mut() {
             let handle = group.entry(self.id);
-            if group.has(handle, fact) {
+            let look = group.look(handle, fact);
+            if look == Look::Known {
                 return Applied::Duplicate;
             }
             let limit = self.settings.max_facts as usize;
@@ -313,7 +314,11 @@ impl Scope<'_> {
                 return Applied::TooManyFacts;
             }
             if self.settings.impressions == Impressions::All && epoch >= self.frontier {
-                let fresh = self.fresh_in(group, handle, fact, |f| f.is_impression());
+                let fresh = match look {
+                    Look::New => self.all(),
+                    _ if self.simple => 0,
+                    _ => self.fresh_in(group, handle, fact, |f| f.is_impression()),
+                };
                 self.emit(
                     Side::Impressions,
                     fact.video,
@@ -324,6 +329,9 @@ impl Scope<'_> {
                 );
             }
             kept = Some((handle, group.push(handle, fact)));
+        }
+        if plays.of(self.id).is_empty() {
+            return Applied::New; // as most requests
         }
         for place in self.play_candidates(plays, event.video) {
             let play = plays.of(self.id)[place];
@@ -522,6 +530,12 @@ impl Scope<'_> {
         self.fresh(others.map(|(_, f)| self.place(0, f)), self.place(0, fact))
     }
 
+    /// One bit for each (length, grouping set).
+    #[inline]
+    fn all(&self) -> u64 {
+        u64::MAX >> (64 - self.settings.epochs_ms.len() * self.settings.groupings)
+    }
+
     /// One bit for each (length, grouping set), set where no other fact falls into the same cell.
     #[inline]
     fn fresh(&self, mut others: impl Iterator<Item = Place>, this: Place) -> u64 {
@@ -529,7 +543,7 @@ impl Scope<'_> {
             return u64::from(others.next().is_none());
         }
         let (lengths, groupings) = (&self.settings.epochs_ms, self.settings.groupings);
-        let mut fresh = u64::MAX >> (64 - lengths.len() * groupings);
+        let mut fresh = self.all();
         let slices = self.symbols.slices_of(this.tuple);
         for other in others {
             let other_slices = self.symbols.slices_of(other.tuple);

@@ -95,6 +95,17 @@ struct Slot {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handle(usize);
 
+/// What an entry has of an impression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Neither it nor another one of its video.
+    New,
+    /// Another impression of its video.
+    OtherOfVideo,
+    /// The same.
+    Known,
+}
+
 /// From this many facts on an entry has an index: a client that sends one id for everybody would
 /// otherwise cost a scan of all its facts with every event.
 const HEAVY: u32 = 128;
@@ -235,18 +246,31 @@ impl Group {
         facts.map(move |(place, word)| Fact::from_word(*word, self.tuple(slot, place as u32)))
     }
 
-    /// Whether the same impression is there.
+    /// Whether the same impression is there, and otherwise whether another one of its video is.
     #[inline]
-    pub(super) fn has(&self, handle: Handle, fact: Fact) -> bool {
+    pub(super) fn look(&self, handle: Handle, fact: Fact) -> Look {
         let slot = self.slot(handle);
         if slot.len >= HEAVY {
-            return self.heavy_of(slot).known.contains(&fact.identity());
+            let others = || self.facts_of(handle, fact.video).any(|(_, f)| f.is_impression());
+            return match self.heavy_of(slot).known.contains(&fact.identity()) {
+                true => Look::Known,
+                false if others() => Look::OtherOfVideo,
+                false => Look::New,
+            };
         }
-        let this = fact.identity().word();
-        let mut facts = self.words(slot).iter().enumerate();
-        facts.any(|(place, word)| {
-            word & !u64::from(JOINED) == this && self.tuple(slot, place as u32) == fact.tuple
-        })
+        let this = fact.word();
+        let mut look = Look::New;
+        for (place, word) in self.words(slot).iter().enumerate() {
+            // All but time and whether it is joined: of an impression of this video nothing is left.
+            if (word ^ this) as u32 & !u32::from(JOINED) != 0 {
+                continue;
+            }
+            if (word ^ this) >> 32 == 0 && self.tuple(slot, place as u32) == fact.tuple {
+                return Look::Known;
+            }
+            look = Look::OtherOfVideo;
+        }
+        look
     }
 
     /// Number of impressions of an entry.
@@ -501,9 +525,9 @@ mod tests {
             for request in 0..5 {
                 let handle = group.entry(id(request));
                 let fact = Fact::impression(round % 7, round, tuple_of(request));
-                assert!(!group.has(handle, fact));
+                assert_ne!(group.look(handle, fact), Look::Known);
                 assert_eq!(group.push(handle, fact), round);
-                assert!(group.has(handle, fact));
+                assert_eq!(group.look(handle, fact), Look::Known);
             }
             visit(&mut group);
         }
@@ -557,7 +581,7 @@ mod tests {
         Group::spill(&mut [&mut group], &InMemory).expect("memory takes it");
         let handle = group.find(id(1)).expect("it is on disk");
         assert!(group.fact(handle, 0).is_joined());
-        assert!(group.has(handle, Fact::impression(1, 2, 3)));
+        assert_eq!(group.look(handle, Fact::impression(1, 2, 3)), Look::Known);
     }
 
     #[test]
