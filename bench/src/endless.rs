@@ -8,8 +8,9 @@
 use anyhow::{Context, Result};
 use marquee::generate::{Options, arrivals};
 use marquee_model::{Kind, Partitioner, lane_of};
-use marquee_sources::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
+use marquee_sources::{AssignedLane, Change, Commit, Limit, Record, STRETCH, Source, SourceError};
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A multiple of the length of an epoch.
@@ -58,8 +59,9 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// The next event: the time of its arrival, and its text, until the next call.
-    fn lend(&mut self) -> (i64, &[u8]) {
+    /// Makes the next event: the time of its arrival, and where its text stands until the same line
+    /// has its turn in another lap.
+    fn make(&mut self) -> (i64, Range<usize>) {
         loop {
             if self.next == self.lines.len() {
                 (self.lap, self.next) = (self.lap + 1, 0);
@@ -73,23 +75,23 @@ impl Track {
                 let time_ms = line.event_time_ms + lap * LAP_MS;
                 write_decimal(&mut self.bytes[line.time_at..][..TIME_DIGITS], time_ms);
                 self.offset += 1;
-                return (line.arrival_ms + self.lap * LAP_MS, &self.bytes[line.start..line.end]);
+                return (line.arrival_ms + self.lap * LAP_MS, line.start..line.end);
             }
         }
     }
 
     /// The next event as one that happens now, for those who send to a running service.
     pub(crate) fn lend_at(&mut self, now_ms: i64) -> &[u8] {
-        self.lend();
-        let line = &self.lines[self.next - 1];
-        write_decimal(&mut self.bytes[line.time_at..][..TIME_DIGITS], now_ms);
-        &self.bytes[line.start..line.end]
+        let (_, text) = self.make();
+        let time_at = self.lines[self.next - 1].time_at;
+        write_decimal(&mut self.bytes[time_at..][..TIME_DIGITS], now_ms);
+        &self.bytes[text]
     }
 
     fn seek(&mut self, offset: u64) {
         (self.lap, self.next, self.offset) = (0, 0, 0);
         while self.offset < offset {
-            self.lend();
+            self.make();
         }
     }
 
@@ -201,7 +203,7 @@ pub(crate) fn cost_ns(requests: u64) -> Result<f64> {
     let track = &mut tracks[0][0];
     let start = crate::process::thread_cpu_ns()?;
     for _ in 0..EVENTS {
-        black_box(track.lend());
+        black_box(track.make());
     }
     Ok((crate::process::thread_cpu_ns()? - start) as f64 / EVENTS as f64)
 }
@@ -250,22 +252,27 @@ impl Source for EndlessSource {
         topic: usize,
         lane: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError> {
         let track = &mut self.tracks[lane as usize][topic];
         let (mut records, mut bytes) = (0, 0);
         let end = track.end.min(limit.before);
         while track.offset < end && records < limit.records && bytes < limit.bytes {
-            let offset = track.offset;
-            let (arrival_ms, payload) = track.lend();
-            (records, bytes) = (records + 1, bytes + payload.len());
-            each(&Record {
+            let (first, most) = (track.offset, (end - track.offset).min(STRETCH as u64) as usize);
+            // No line twice: its text is made anew in each lap.
+            let most = most.min(limit.records - records).min(track.lines.len());
+            let texts: Vec<_> = (0..most).map(|_| track.make()).collect();
+            let record = |(offset, (arrival_ms, text)): (u64, &(i64, Range<usize>))| Record {
                 offset,
-                record_time_ms: Some(arrival_ms),
+                record_time_ms: Some(*arrival_ms),
                 key: None,
-                payload: Some(payload),
+                payload: Some(&track.bytes[text.clone()]),
                 headers: &[],
-            });
+            };
+            let stretch: Vec<_> = (first..).zip(&texts).map(record).collect();
+            records += stretch.len();
+            bytes += texts.iter().map(|(_, text)| text.len()).sum::<usize>();
+            each(&stretch);
         }
         Ok(track.offset)
     }

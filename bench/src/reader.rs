@@ -10,7 +10,7 @@ use marquee::commands::Failure;
 use marquee::config::Config;
 use marquee::wiring;
 use marquee_sources::kafka::{KafkaCluster, KafkaSource};
-use marquee_sources::{AssignedLane, Change, Limit, Source};
+use marquee_sources::{AssignedLane, Change, Limit, Record, Source};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -124,9 +124,10 @@ impl Owner<'_> {
         let Sum { mut records, mut bytes, .. } = self.sum;
         for (lane, positions) in self.lanes.iter().zip(&mut self.positions) {
             for (topic, position) in positions.iter_mut().enumerate() {
-                *position = self.source.read(topic, lane.lane, LIMIT, &mut |record| {
-                    records += 1;
-                    bytes += record.payload.map_or(0, <[u8]>::len) as u64;
+                *position = self.source.read(topic, lane.lane, LIMIT, &mut |stretch| {
+                    let bytes_of = |record: &Record<'_>| record.payload.map_or(0, <[u8]>::len);
+                    records += stretch.len() as u64;
+                    bytes += stretch.iter().map(bytes_of).sum::<usize>() as u64;
                 })?;
             }
         }

@@ -4,7 +4,7 @@ use crate::script::{Acks, Effect, Mood, Point, TOPICS};
 use crate::truth::TOPIC_NAMES;
 use crate::world::{Shared, World};
 use marquee_sources::embedded::LogError;
-use marquee_sources::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
+use marquee_sources::{AssignedLane, Change, Commit, Limit, Record, STRETCH, Source, SourceError};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -219,7 +219,7 @@ impl Source for SimSource {
         topic: usize,
         lane: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError> {
         let position = self.position(topic, lane);
         let mut world = self.shared.world();
@@ -239,6 +239,7 @@ impl Source for SimSource {
         let many = self.shared.truth.setup.chunk.min(limit.records) as u64;
         let next = end.min(limit.before).min(position + many).max(position);
         let partition = &self.shared.truth.log[lane as usize][topic];
+        let mut stretch = Vec::new();
         for offset in position..next {
             let record = &partition.records[offset as usize];
             if let Some(event) = record.event.filter(|event| event.is_observed()) {
@@ -248,7 +249,7 @@ impl Source for SimSource {
                 let shown_ms = shown.entry((topic, lane)).or_insert(event.seen_ms);
                 *shown_ms = event.seen_ms.max(*shown_ms);
             }
-            each(&Record {
+            stretch.push(Record {
                 offset,
                 record_time_ms: Some(record.record_ms),
                 key: Some(record.key.as_bytes()),
@@ -256,6 +257,7 @@ impl Source for SimSource {
                 headers: &[],
             });
         }
+        stretch.chunks(STRETCH).for_each(each);
         self.positions.get_mut(&lane).expect("a lane that was started")[topic] = next;
         Ok(next)
     }

@@ -42,8 +42,8 @@ enum Request {
 /// The request id of an event, in all its forms.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestId<'a> {
-    /// As it came.
-    pub text: &'a str,
+    /// As it came; nobody asks where the key is the id itself.
+    pub text: &'a [u8],
     /// What stands for it.
     pub key: RequestKey,
     /// Whether the key is the id itself.
@@ -235,6 +235,20 @@ impl Aggregate {
     /// certain to have been written before.
     pub fn of_request<'a>(&'a mut self, request: RequestId<'a>, silent: bool) -> OfRequest<'a> {
         OfRequest { aggregate: self, request, number: None, silent }
+    }
+
+    /// Looks at the cells that events will mostly be counted in, so that they are in the cache when
+    /// they are. What it returns means nothing.
+    #[inline]
+    pub fn touch(&self, places: impl Iterator<Item = (i64, u32)>) -> u32 {
+        let mut last: Option<(i64, Option<&Cells>)> = None;
+        let touch = |(epoch, video): (i64, u32)| {
+            let known = last.filter(|(known, _)| *known == epoch);
+            let cells = last.insert(known.unwrap_or_else(|| (epoch, self.epochs.get(&epoch)))).1?;
+            let cell = cells.cells.get(*cells.dense.get(video as usize)? as usize)?;
+            Some(cell.changed_at)
+        };
+        places.filter_map(touch).fold(0, u32::wrapping_add)
     }
 
     fn cell_of(&mut self, epoch: i64, key: Key) -> u32 {
@@ -435,7 +449,7 @@ impl Emit for OfRequest<'_> {
                     false => {
                         let texts = &mut self.aggregate.texts;
                         let start = texts.len();
-                        texts.extend_from_slice(self.request.text.as_bytes());
+                        texts.extend_from_slice(self.request.text);
                         Request::Text(start, texts.len())
                     }
                 };

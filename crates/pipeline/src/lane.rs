@@ -7,13 +7,15 @@
 use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;
 use crate::join::cold::{ColdError, ColdPlace};
-use crate::join::{Applied, Event, Join, StateSize};
+use crate::join::{Applied, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
 use crate::settings::Settings;
 use crate::symbols::Symbols;
+use crate::waiting::{Entry, Waiting};
 use crate::watermark::Watermark;
 use marquee_expr::Value;
 use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey, Side};
+use std::hint::black_box;
 
 /// What a generation has settled once and for all about its lanes.
 #[derive(Clone, Debug)]
@@ -109,6 +111,7 @@ pub struct LanePipeline {
     aggregate: Aggregate,
     counters: Counters,
     mode: Mode,
+    waiting: Waiting,
     scratch: Vec<u8>,
 }
 
@@ -140,6 +143,7 @@ impl LanePipeline {
             aggregate: Aggregate::new(seed),
             counters: resume.counters,
             mode,
+            waiting: Waiting::default(),
             scratch: Vec::new(),
             settings,
         }
@@ -148,6 +152,21 @@ impl LanePipeline {
     /// One event of one topic, in the order of the topic. `values` are its slots as
     /// [`crate::prepare`] numbers them.
     pub fn event(&mut self, stream: &Stream, topic: usize, values: &[Value<'_>]) -> Verdict {
+        let mut verdict = self.take(stream, topic, values, 0);
+        self.apply(|_, applied| verdict = Some(applied));
+        verdict.expect("what was taken is applied")
+    }
+
+    /// Takes one event of a stretch, which is applied with the others of it. Returns its verdict
+    /// where that is known already; [`LanePipeline::apply`] says the others, by their `tag`s.
+    #[inline]
+    pub fn take(
+        &mut self,
+        stream: &Stream,
+        topic: usize,
+        values: &[Value<'_>],
+        tag: u32,
+    ) -> Option<Verdict> {
         let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
         else {
             unreachable!("the decoder gives a request id and a time, or a dead letter");
@@ -156,7 +175,7 @@ impl LanePipeline {
         let mut seen_ms = time_ms;
         if let Value::Int(record_ms) = values[RECORD_TIME] {
             if let Some(reason) = self.too_far_ahead(time_ms, record_ms) {
-                return self.dead(reason);
+                return Some(self.dead(reason));
             }
             seen_ms = seen_ms.min(record_ms);
         }
@@ -166,27 +185,44 @@ impl LanePipeline {
             Prepared::Video(video) => video,
             Prepared::Filtered => {
                 self.count(|c| c.filtered += 1);
-                return Verdict::Filtered;
+                return Some(Verdict::Filtered);
             }
-            Prepared::Dead(reason) => return self.dead(reason),
+            Prepared::Dead(reason) => return Some(self.dead(reason)),
         };
         let join = &self.settings.settings;
         // A play may be counted in the epoch of an impression that is a little younger.
         let used_until = join.epoch_of(time_ms + join.early_ms);
-        let event = Event {
-            kind: stream.kind(),
+        let entry = Entry {
             request,
-            video: self.symbols.videos.intern(video.as_bytes(), used_until),
-            tuple: stream.tuple(values, used_until, &mut self.symbols, &mut self.scratch),
             time_ms,
+            used_until,
+            tuple: stream.tuple(values, used_until, &mut self.symbols, &mut self.scratch),
+            tag,
+            kind: stream.kind(),
+            is_uuid,
         };
-        let late = join.epochs_needed(event.kind, time_ms).0 < self.join.frontier();
-        let mut members = self.aggregate.of_request(
-            RequestId { text: request_id, key: request, is_uuid },
-            self.mode == Mode::Rebuilding,
-        );
-        let applied = self.join.apply(&event, &self.symbols, &mut members);
-        self.verdict(applied, late)
+        self.waiting.push(entry, &video, request_id);
+        None
+    }
+
+    /// Applies what was taken, in its order, and says what has become of each event.
+    pub fn apply(&mut self, mut each: impl FnMut(u32, Verdict)) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.number(|video, used_until| self.symbols.videos.intern(video, used_until));
+        let places = waiting.places();
+        let settings = &self.settings.settings;
+        black_box(self.aggregate.touch(places.map(|(ms, video)| (settings.epoch_of(ms), video))));
+        let is_silent = self.mode == Mode::Rebuilding;
+        for (event, Entry { is_uuid, tag, .. }, text) in waiting.events() {
+            let needed = self.settings.settings.epochs_needed(event.kind, event.time_ms);
+            let late = needed.0 < self.join.frontier();
+            let id = RequestId { text, key: event.request, is_uuid: *is_uuid };
+            let mut members = self.aggregate.of_request(id, is_silent);
+            let applied = self.join.apply(&event, &self.symbols, &mut members);
+            each(*tag, self.verdict(applied, late));
+        }
+        waiting.clear();
+        self.waiting = waiting;
     }
 
     fn verdict(&mut self, applied: Applied, late: bool) -> Verdict {
@@ -280,6 +316,7 @@ impl LanePipeline {
 
     /// Ends a batch: what must be durable before its offsets are committed.
     pub fn batch(&mut self) -> LaneBatch<'_> {
+        debug_assert!(self.waiting.is_empty(), "a stretch is applied before its batch ends");
         debug_assert!(!self.is_rebuilding(), "no count is written from a group that is not whole");
         let cells = self.aggregate.changes();
         LaneBatch { cells, lane: self }

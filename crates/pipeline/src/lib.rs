@@ -17,6 +17,7 @@ pub mod prepare;
 pub mod settings;
 pub mod snapshot;
 pub mod symbols;
+mod waiting;
 pub mod watermark;
 
 pub use lane::{LaneBatch, LanePipeline};

@@ -30,6 +30,10 @@ pub struct Record<'a> {
     pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
 }
 
+/// How many records a source lends at a time: few enough to stay in the cache that is next to a
+/// core, with the records that they point into.
+pub const STRETCH: usize = 32;
+
 /// How much one read may give out.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -100,13 +104,14 @@ pub trait Source: Send {
     fn release(&mut self) -> Result<(), SourceError>;
 
     /// Gives out records of a lane that are there, in the order of their offsets, and returns the
-    /// offset before which none is left to read.
+    /// offset before which none is left to read. They come a few at a time, at least one and about
+    /// as many as [`STRETCH`]: whoever takes them can do each step for all of them.
     fn read(
         &mut self,
         topic: usize,
         lane: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError>;
 
     /// Whether a read would give something out at once.

@@ -53,6 +53,8 @@ pub(super) struct LaneOwner {
     first_records: Vec<FirstRecords>,
     letters: Letters,
     misplaced: Option<Misplaced>,
+    /// Texts of records, while they are decoded.
+    buffer: Vec<u8>,
     batch_events: usize,
     pub(super) room: Room,
     pub(super) clock: Arc<dyn Clock>,
@@ -77,6 +79,17 @@ pub(super) struct LaneOwner {
     moved: (u64, Duration),
     pub(super) saving: Saving,
     progress: LaneStatus,
+}
+
+/// What the log knows about a record.
+fn meta_of<'r>(lane: u32, plan: &Plan, record: &Record<'r>) -> RecordMeta<'r> {
+    RecordMeta {
+        record_time_ms: record.record_time_ms,
+        key: record.key.filter(|_| plan.uses_keys),
+        headers: record.headers,
+        partition: Some(lane),
+        offset: Some(record.offset),
+    }
 }
 
 /// What one call of `LaneOwner::read` did.
@@ -111,6 +124,7 @@ impl LaneOwner {
             unread: resumption.unread.clone(),
             waits: false,
             misplaced: settings.checks_partitions.then(|| Misplaced::new(&settings.plan, *lane)),
+            buffer: Vec::new(),
             batch_events: settings.batch_events,
             room: Room::of(&settings.memory),
             clock: settings.clock.clone(),
@@ -253,60 +267,140 @@ impl LaneOwner {
         // Once for all of them: all threads count the plan's owners in one place.
         let plan = self.plan.clone();
         let streams = plan.streams_of(&self.topics[topic]);
-        let next = log.read(topic, lane, limit, &mut |record| {
-            records += 1;
-            bytes += record.payload.map_or(0, <[u8]>::len);
-            self.record(&plan, &streams, topic, record);
+        let next = log.read(topic, lane, limit, &mut |stretch| {
+            records += stretch.len();
+            bytes += stretch.iter().map(|r| r.payload.map_or(0, <[u8]>::len)).sum::<usize>();
+            self.stretch(&plan, &streams, topic, stretch);
         })?;
         self.batch_bytes += bytes;
         Ok((next, records))
     }
 
-    /// Decodes one record and applies its events.
-    fn record(
+    /// Decodes records and applies their events.
+    fn stretch(
+        &mut self,
+        plan: &Plan,
+        streams: &[&StreamPlan],
+        topic: usize,
+        records: &[Record<'_>],
+    ) {
+        let clock = &self.clock;
+        for record in records {
+            let time_ms = || record.record_time_ms.unwrap_or_else(|| clock.now_ms());
+            self.first_records[topic].note(time_ms);
+        }
+        for records in records.chunk_by(|a, b| a.payload.is_some() == b.payload.is_some()) {
+            match streams {
+                _ if records[0].payload.is_none() => {
+                    records.iter().for_each(|record| self.tombstone(topic, record));
+                }
+                [stream] => self.of_one_stream(plan, stream, topic, records),
+                _ => {
+                    for record in records {
+                        self.of_streams(plan, streams, topic, record);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records of a topic of its own.
+    fn of_one_stream(
+        &mut self,
+        plan: &Plan,
+        stream: &StreamPlan,
+        topic: usize,
+        records: &[Record<'_>],
+    ) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let lane = self.lane;
+        let payloads = records
+            .iter()
+            .map(|record| (record.payload.unwrap_or_default(), meta_of(lane, plan, record)));
+        stream.decoder.decode_all(payloads, &mut buffer, |number, event| {
+            let record = &records[number];
+            let verdict = event
+                .and_then(|values| self.take(stream, topic, record, values, number as u32))
+                .unwrap_or_else(|reason| Some(self.malformed(reason)));
+            if let Some(verdict) = verdict {
+                self.letter(topic, record, &verdict);
+            }
+        });
+        self.buffer = buffer;
+        self.apply(topic, records);
+    }
+
+    /// Applies what was taken of these records.
+    fn apply(&mut self, topic: usize, records: &[Record<'_>]) {
+        let mut late = Vec::new();
+        self.pipeline.apply(|number, verdict| {
+            if matches!(verdict, Verdict::Late(_)) {
+                late.push((number, verdict));
+            }
+        });
+        for (number, verdict) in late {
+            self.letter(topic, &records[number as usize], &verdict);
+        }
+    }
+
+    /// A record of a topic that both kinds share.
+    fn of_streams(
         &mut self,
         plan: &Plan,
         streams: &[&StreamPlan],
         topic: usize,
         record: &Record<'_>,
     ) {
-        let clock = &self.clock;
-        self.first_records[topic].note(|| record.record_time_ms.unwrap_or_else(|| clock.now_ms()));
-        let Some(payload) = record.payload else { return self.tombstone(topic, record) };
-        let meta = RecordMeta {
-            record_time_ms: record.record_time_ms,
-            key: record.key.filter(|_| plan.uses_keys),
-            headers: record.headers,
-            partition: Some(self.lane),
-            offset: Some(record.offset),
-        };
+        let payload = record.payload.unwrap_or_default();
+        let meta = meta_of(self.lane, plan, record);
         let mut of_earlier_stream: Option<DeadReason> = None;
         for stream in streams {
             let mut of_stream = None;
             stream.decoder.decode(payload, &meta, |event| {
-                let event = event.and_then(|values| match self.misplacement(record, values) {
-                    None => Ok(values),
-                    Some(reason) => Err(reason),
-                });
+                let event = event.and_then(|values| self.take(stream, topic, record, values, 0));
                 let verdict = match event {
-                    Ok(values) => {
-                        self.pipeline.decoded(1);
-                        let verdict = self.pipeline.event(&stream.stream, topic, values);
-                        self.note_offset(topic, record.offset, values, &verdict);
-                        verdict
-                    }
-                    // Where both kinds share a topic, what is no JSON is so for both: one letter.
+                    Ok(verdict) => verdict,
+                    // What is no JSON is so for both: one letter.
                     Err(reason) if of_earlier_stream.as_ref() == Some(&reason) => return,
                     Err(reason) => {
-                        self.pipeline.malformed();
                         of_stream = Some(reason.clone());
-                        Verdict::Dead(reason)
+                        Some(self.malformed(reason))
                     }
                 };
-                self.letter(topic, record, &verdict);
+                if let Some(verdict) = verdict {
+                    self.letter(topic, record, &verdict);
+                }
             });
+            self.apply(topic, std::slice::from_ref(record));
             of_earlier_stream = of_stream.or(of_earlier_stream);
         }
+    }
+
+    /// Takes an event that was decoded, if it belongs here; a verdict, where it is known already.
+    #[inline]
+    fn take(
+        &mut self,
+        stream: &StreamPlan,
+        topic: usize,
+        record: &Record<'_>,
+        values: &[Value<'_>],
+        number: u32,
+    ) -> Result<Option<Verdict>, DeadReason> {
+        if let Some(reason) = self.misplacement(record, values) {
+            return Err(reason);
+        }
+        self.pipeline.decoded(1);
+        let verdict = self.pipeline.take(&stream.stream, topic, values, number);
+        if verdict.is_none() {
+            self.note_offset(topic, record.offset, values);
+        }
+        Ok(verdict)
+    }
+
+    #[cold]
+    fn malformed(&mut self, reason: DeadReason) -> Verdict {
+        self.pipeline.malformed();
+        Verdict::Dead(reason)
     }
 
     /// A record without a value is no event, and nothing else either.
@@ -326,19 +420,29 @@ impl LaneOwner {
         misplaced.check(request_id, record.key)
     }
 
-    /// Remembers the first offset of each epoch: a rebuild begins there.
-    fn note_offset(&mut self, topic: usize, offset: u64, values: &[Value<'_>], verdict: &Verdict) {
-        if matches!(verdict, Verdict::Dead(_) | Verdict::Filtered) {
-            return;
-        }
+    /// Remembers the first offset of each epoch that counts anything: a rebuild begins there.
+    #[inline]
+    fn note_offset(&mut self, topic: usize, offset: u64, values: &[Value<'_>]) {
         if let Value::Int(time_ms) = values[TIME] {
             let epoch = self.plan.settings.epoch_of(time_ms);
-            // Offsets only rise, so the first one met is the smallest.
-            self.state.smallest_offsets[topic].entry(epoch).or_insert(offset);
+            let offsets = &mut self.state.smallest_offsets[topic];
+            // Offsets only rise, so the first one met is the smallest. Most events are of the last.
+            if offsets.last_key_value().is_none_or(|(last, _)| *last != epoch) {
+                offsets.entry(epoch).or_insert(offset);
+            }
         }
     }
 
+    #[inline]
     fn letter(&mut self, topic: usize, record: &Record<'_>, verdict: &Verdict) {
+        match verdict {
+            Verdict::Filtered | Verdict::Counted | Verdict::Duplicate => {}
+            Verdict::Late(_) | Verdict::Dead(_) => self.write_letter(topic, record, verdict),
+        }
+    }
+
+    #[cold]
+    fn write_letter(&mut self, topic: usize, record: &Record<'_>, verdict: &Verdict) {
         if self.pipeline.is_rebuilding() {
             return; // it was written before the commit that is being caught up with
         }

@@ -131,7 +131,7 @@ impl Source for ScriptedSource {
         topic: usize,
         _: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError> {
         // What was committed is there to be read again, whatever the script lets this one see.
         let end = match limit.before {
@@ -146,13 +146,13 @@ impl Source for ScriptedSource {
             }
             let offset = self.positions[topic];
             let (key, payload, time_ms) = &log.records[topic][offset as usize];
-            each(&Record {
+            each(&[Record {
                 offset,
                 record_time_ms: Some(*time_ms),
                 key: Some(key.as_bytes()),
                 payload: Some(payload),
                 headers: &[],
-            });
+            }]);
             (self.positions[topic], self.reads, left) = (offset + 1, self.reads + 1, left - 1);
         }
         Ok(self.positions[topic])

@@ -1,7 +1,8 @@
 //! An owner's share of the embedded log: some lanes, given once and for ever.
 
 use super::{EmbeddedLog, RecordBatch};
-use crate::{AssignedLane, Change, Commit, Limit, Record, Source, SourceError};
+use crate::{AssignedLane, Change, Commit, Limit, Record, STRETCH, Source, SourceError};
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// One owner's share of an [`EmbeddedLog`].
@@ -71,7 +72,7 @@ impl Source for EmbeddedSource {
         topic: usize,
         lane: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError> {
         let from = self.positions[lane as usize][topic];
         let end = self.log.end_offset(topic, lane).min(limit.before);
@@ -81,14 +82,19 @@ impl Source for EmbeddedSource {
         let records = limit.records.min((end - from) as usize);
         self.buffer.clear();
         self.log.read(topic, lane, from, records, limit.bytes, &mut self.buffer)?;
-        for record in self.buffer.iter() {
-            each(&Record {
-                offset: record.offset,
-                record_time_ms: Some(record.record_time_ms),
-                key: record.key,
-                payload: Some(record.payload),
-                headers: &[],
-            });
+        let mut records = self.buffer.iter().map(|record| Record {
+            offset: record.offset,
+            record_time_ms: Some(record.record_time_ms),
+            key: record.key,
+            payload: Some(record.payload),
+            headers: &[],
+        });
+        loop {
+            let stretch: SmallVec<[Record<'_>; STRETCH]> = records.by_ref().take(STRETCH).collect();
+            if stretch.is_empty() {
+                break;
+            }
+            each(&stretch);
         }
         let next = self.buffer.last().map_or(from, |record| record.offset + 1);
         self.positions[lane as usize][topic] = next;

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::context::Context;
+use crate::Record;
 use rdkafka::bindings::*;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -86,6 +87,24 @@ impl Drop for Queue {
     }
 }
 
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
+/// Of a longer payload the rest is fetched by the processor's own guess.
+const MOST_PREFETCHED: usize = 8 * CACHE_LINE;
+
+/// A hint, on processors that take one.
+#[inline(always)]
+fn prefetch(pointer: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing, wherever it points.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(pointer.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = pointer;
+}
+
 /// Messages that were taken from a queue, read from the front.
 #[derive(Default)]
 pub(super) struct Messages {
@@ -107,13 +126,39 @@ impl Messages {
         Some(Message { raw: unsafe { &*pointer } })
     }
 
-    /// Lets the first message go.
+    /// The messages that are left, from the first one on.
     #[inline]
-    pub(super) fn pop(&mut self) {
-        if let Some(pointer) = self.pointers.get(self.at) {
-            self.at += 1;
-            // SAFETY: it is ours, and `at` has passed it, so it is destroyed once.
-            unsafe { rd_kafka_message_destroy(*pointer) }
+    pub(super) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        // SAFETY: as for the first one.
+        self.pointers[self.at..].iter().map(|pointer| Message { raw: unsafe { &**pointer } })
+    }
+
+    /// Has the processor fetch messages that are read soon: librdkafka's thread has written them,
+    /// on another core. `at` says after how many, `count` how many.
+    #[inline]
+    pub(super) fn prefetch(&self, at: usize, count: usize) {
+        let pointers = &self.pointers[self.at..];
+        let of = |at: usize| pointers.get(at..).unwrap_or_default().iter().take(count);
+        for pointer in of(at) {
+            // SAFETY: it is a message of ours.
+            let raw = unsafe { &**pointer };
+            for line in (0..raw.len.min(MOST_PREFETCHED)).step_by(CACHE_LINE) {
+                prefetch(raw.payload.cast::<u8>().wrapping_add(line));
+            }
+        }
+        // Where the payload is stands in the message, so that is wanted one step earlier.
+        of(at + count).for_each(|pointer| prefetch(pointer.cast()));
+    }
+
+    /// Lets the first messages go.
+    #[inline]
+    pub(super) fn pop(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(pointer) = self.pointers.get(self.at) {
+                self.at += 1;
+                // SAFETY: it is ours, and `at` has passed it, so it is destroyed once.
+                unsafe { rd_kafka_message_destroy(*pointer) }
+            }
         }
     }
 
@@ -124,9 +169,7 @@ impl Messages {
 
     /// Lets all messages go.
     pub(super) fn clear(&mut self) {
-        while self.len() > 0 {
-            self.pop();
-        }
+        self.pop(self.len());
         self.pointers.clear();
         self.at = 0;
     }
@@ -185,15 +228,30 @@ impl<'m> Message<'m> {
         (is_known && time_ms >= 0).then_some(time_ms)
     }
 
-    /// Adds the headers, in their order. Values that are no UTF-8 have the bad bytes replaced; a
-    /// null value reads as an empty one.
-    pub(super) fn headers(&self, into: &mut Vec<(Cow<'m, str>, Cow<'m, str>)>) {
-        let mut headers = ptr::null_mut();
+    /// The record that it is, with its headers.
+    #[inline]
+    pub(super) fn record<'r>(self, headers: &'r [(Cow<'r, str>, Cow<'r, str>)]) -> Record<'r>
+    where
+        'm: 'r,
+    {
+        Record {
+            offset: self.offset(),
+            record_time_ms: self.record_time_ms(),
+            key: self.key(),
+            payload: self.payload(),
+            headers,
+        }
+    }
+
+    /// The headers, in their order. Values that are no UTF-8 have the bad bytes replaced; a null
+    /// value reads as an empty one.
+    pub(super) fn headers(&self) -> Vec<(Cow<'m, str>, Cow<'m, str>)> {
+        let (mut into, mut headers) = (Vec::new(), ptr::null_mut());
         // SAFETY: the message is alive. Headers belong to it and live as long; on any error but
         // "no error" there are none.
         let code = unsafe { rd_kafka_message_headers(self.raw, &mut headers) };
         if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return;
+            return into;
         }
         let (mut name, mut value, mut len) = (ptr::null(), ptr::null::<c_void>(), 0);
         for index in 0.. {
@@ -201,13 +259,14 @@ impl<'m> Message<'m> {
             let code =
                 unsafe { rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut len) };
             if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return;
+                break;
             }
             // SAFETY: names end with a zero; name and value live as long as the message.
             let (name, value) = unsafe { (CStr::from_ptr(name), slice(value, len)) };
             let value = String::from_utf8_lossy(value.unwrap_or_default());
             into.push((name.to_string_lossy(), value));
         }
+        into
     }
 }
 

@@ -5,10 +5,18 @@
 //! read; it also moves at the end of a partition, where librdkafka says up to where it has looked.
 
 use super::ffi::{Code, Messages, Queue};
-use crate::{Limit, Record};
+use crate::{Limit, Record, STRETCH};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 
 /// Messages taken from the queue at a time.
 const TAKE: usize = 4096;
+
+/// Headers of a record, by name.
+type Headers<'m> = Vec<(Cow<'m, str>, Cow<'m, str>)>;
+
+/// Bytes of a stretch, about.
+const STRETCH_BYTES: usize = 64 << 10;
 
 /// Why reading stopped for good.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,9 +104,9 @@ impl PartitionReader {
     pub(super) fn read(
         &mut self,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, Stop> {
-        let (mut records, mut bytes) = (0, 0);
+        let mut left = limit;
         loop {
             if self.messages.len() == 0 {
                 self.queue.take(TAKE, &mut self.messages);
@@ -106,7 +114,7 @@ impl PartitionReader {
             let Some(message) = self.messages.first() else { break };
             if let Some(code) = message.error() {
                 let (offset, text) = (message.offset(), message.error_text());
-                self.messages.pop();
+                self.messages.pop(1);
                 self.event(code, offset, &text)?;
                 continue;
             }
@@ -115,36 +123,64 @@ impl PartitionReader {
             if offset < self.position {
                 // After a change of leader librdkafka may begin to fetch a little earlier. It adds
                 // nothing, but would be counted as read twice (invariant HONEST).
-                self.messages.pop();
+                self.messages.pop(1);
                 continue;
             }
             if offset >= limit.before {
                 self.nothing_before = self.nothing_before.max(offset);
                 break;
             }
-            let len = message.payload().map_or(0, <[u8]>::len);
-            if records > 0 && (records >= limit.records || bytes + len > limit.bytes) {
+            let is_first = left.records == limit.records;
+            let (records, bytes) = self.fitting(left, is_first);
+            if records == 0 {
                 break;
             }
-            (records, bytes) = (records + 1, bytes + len);
-            let mut headers = Vec::new();
-            if self.with_headers {
-                message.headers(&mut headers);
-            }
-            each(&Record {
-                offset,
-                record_time_ms: message.record_time_ms(),
-                key: message.key(),
-                payload: message.payload(),
-                headers: &headers,
-            });
-            drop(headers);
-            self.position = offset + 1;
-            self.messages.pop();
+            self.position = self.lend(records, each);
+            left.records = left.records.saturating_sub(records);
+            left.bytes = left.bytes.saturating_sub(bytes);
         }
         self.nothing_before = self.nothing_before.max(self.position);
         self.position = self.nothing_before.min(limit.before).max(self.position);
         Ok(self.position)
+    }
+
+    /// How many messages from the first one on, which is a record that is due, are a stretch of
+    /// records within the limit, and their bytes. The first record of all is, whatever its size.
+    fn fitting(&self, limit: Limit, is_first: bool) -> (usize, usize) {
+        let (mut records, mut bytes, mut next) = (0, 0, self.position);
+        for message in self.messages.iter().take(STRETCH) {
+            let offset = message.offset();
+            if message.error().is_some() || offset < next || offset >= limit.before {
+                break;
+            }
+            let len = message.payload().map_or(0, <[u8]>::len);
+            let is_within = records < limit.records && bytes + len <= limit.bytes;
+            let is_allowed = is_within || (is_first && records == 0);
+            if !is_allowed || (records > 0 && bytes + len > STRETCH_BYTES) {
+                break;
+            }
+            (records, bytes, next) = (records + 1, bytes + len, offset + 1);
+        }
+        (records, bytes)
+    }
+
+    /// Gives out the first messages, lets them go and returns the offset after them.
+    fn lend(&mut self, count: usize, each: &mut dyn FnMut(&[Record<'_>])) -> u64 {
+        self.messages.prefetch(count, STRETCH);
+        let mut headers: Vec<Headers<'_>> = Vec::new();
+        if self.with_headers {
+            headers.extend(self.messages.iter().take(count).map(|message| message.headers()));
+        }
+        let mut stretch = SmallVec::<[Record<'_>; STRETCH]>::new();
+        for (number, message) in self.messages.iter().take(count).enumerate() {
+            stretch.push(message.record(headers.get(number).map_or(&[], Vec::as_slice)));
+        }
+        each(&stretch);
+        let next = stretch.last().map_or(self.position, |record| record.offset + 1);
+        drop(stretch);
+        drop(headers);
+        self.messages.pop(count);
+        next
     }
 
     /// What the partition says between its records.

@@ -399,7 +399,7 @@ impl Source for KafkaSource {
         topic: usize,
         lane: u32,
         limit: Limit,
-        each: &mut dyn FnMut(&Record<'_>),
+        each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, SourceError> {
         if self.lost.contains_key(&(lane, topic)) {
             return self.find_again(topic, lane);
