@@ -9,8 +9,9 @@ mod layout;
 mod scan;
 mod typed;
 
-use arrow_array::{Array, StructArray};
-use columns::Column;
+use arrow_array::StructArray;
+use columns::BLOCK;
+pub use columns::{Columns, Words};
 use fields::{Fields, Raw};
 use layout::Layouts;
 use marquee_expr::{Declared, RecordPredicate, Value};
@@ -250,41 +251,40 @@ impl Decoder {
         }
     }
 
-    /// Decodes rows whose columns are the fields of records, and calls `each` with the place of
-    /// every row. A mapping that sees whole records has no columns.
+    /// Finds the fields in rows whose columns are those of records. A mapping that sees whole
+    /// records has no columns.
+    pub fn find_columns(&self, rows: &StructArray) -> Columns {
+        let paths = self.mapping.paths().enumerate();
+        Columns::find(rows, paths.map(|(path, names)| (!self.is_of_record(path)).then_some(names)))
+    }
+
+    /// Decodes rows by their columns, and calls `each` with the place of every row.
     #[inline]
     pub fn decode_rows(
         &self,
-        rows: &StructArray,
+        columns: &Columns,
         mut each: impl FnMut(usize, Result<&Values<'_>, DeadReason>),
     ) {
-        let column = |(path, names): (usize, &Path)| match self.is_of_record(path) {
-            true => Column::missing(),
-            false => Column::find(rows, names),
-        };
-        let columns: Vec<Column> = self.mapping.paths().enumerate().map(column).collect();
-        let mut values = self.without_fields(&RecordMeta::default());
-        for row in 0..rows.len() {
-            let mut slots = values.iter_mut();
-            let mut is_good = true;
-            for (path, (column, wanted)) in columns.iter().zip(&self.wanted).enumerate() {
-                let skipped = if path == RECORD_TIME { ATTRIBUTES - RECORD_TIME } else { 0 };
-                match (column.value(row, wanted), slots.nth(skipped)) {
-                    (Some(value), Some(slot)) => *slot = value,
-                    _ => is_good = false,
-                }
+        let mut block = vec![self.without_fields(&RecordMeta::default()); BLOCK];
+        for first in (0..columns.rows).step_by(BLOCK) {
+            let block = &mut block[..BLOCK.min(columns.rows - first)];
+            let mut bad = 0;
+            for (path, (column, wanted)) in columns.columns.iter().zip(&self.wanted).enumerate() {
+                bad |= column.fill(first, wanted, slot_of(path), block);
             }
-            // Why it is bad is asked again: then no good row carries the words of a bad one.
-            match is_good {
-                true => each(row, Ok(&values)),
-                false => each(row, Err(self.why_bad(&columns, row))),
+            for (place, values) in block.iter().enumerate() {
+                // Why it is bad is asked again: then no good row carries the words of a bad one.
+                match bad >> place & 1 {
+                    0 => each(first + place, Ok(values)),
+                    _ => each(first + place, Err(self.why_bad(columns, first + place))),
+                }
             }
         }
     }
 
     #[cold]
-    fn why_bad(&self, columns: &[Column], row: usize) -> DeadReason {
-        let raws = columns.iter().map(|column| column.raw(row));
+    fn why_bad(&self, columns: &Columns, row: usize) -> DeadReason {
+        let raws = columns.columns.iter().map(|column| column.raw(row));
         self.values(raws, &RecordMeta::default()).expect_err("a value of this row is bad")
     }
 
