@@ -10,7 +10,7 @@ mod scan;
 mod typed;
 
 use arrow_array::StructArray;
-use columns::BLOCK;
+use columns::{BLOCK, Block};
 pub use columns::{Columns, Words};
 use fields::{Fields, Raw};
 use layout::Layouts;
@@ -263,20 +263,21 @@ impl Decoder {
     pub fn decode_rows(
         &self,
         columns: &Columns,
-        mut each: impl FnMut(usize, Result<&Values<'_>, DeadReason>),
+        mut each: impl FnMut(usize, Result<&[Value<'_>], DeadReason>),
     ) {
-        let mut block = vec![self.without_fields(&RecordMeta::default()); BLOCK];
+        let empty = self.without_fields(&RecordMeta::default());
+        let mut block = Block::of(&empty);
         for first in (0..columns.rows).step_by(BLOCK) {
-            let block = &mut block[..BLOCK.min(columns.rows - first)];
+            let rows = first..columns.rows.min(first + BLOCK);
             let mut bad = 0;
             for (path, (column, wanted)) in columns.columns.iter().zip(&self.wanted).enumerate() {
-                bad |= column.fill(first, wanted, slot_of(path), block);
+                bad |= column.fill(rows.clone(), wanted, slot_of(path), &mut block);
             }
-            for (place, values) in block.iter().enumerate() {
+            for (row, values) in rows.zip(block.rows()) {
                 // Why it is bad is asked again: then no good row carries the words of a bad one.
-                match bad >> place & 1 {
-                    0 => each(first + place, Ok(values)),
-                    _ => each(first + place, Err(self.why_bad(columns, first + place))),
+                match bad >> (row - first) & 1 {
+                    0 => each(row, Ok(values)),
+                    _ => each(row, Err(self.why_bad(columns, row))),
                 }
             }
         }

@@ -11,7 +11,6 @@ use marquee_model::{RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
 use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME, VIDEO};
 use marquee_sources::files::{Chunk, FileSet, RowGroup, Rows};
-use marquee_sources::json::Values;
 use std::collections::BTreeSet;
 use std::ptr;
 use std::sync::Mutex;
@@ -29,7 +28,7 @@ pub(super) struct Parser<'a> {
     hasher: RequestHasher,
     symbols: LocalSymbols<'a>,
     /// Keys of the request ids, and numbers of the videos, in a dictionary of Parquet.
-    requests: Memo<RequestKey>,
+    requests: Memo<u128>,
     videos: Memo<u32>,
     writer: Option<Writer<'a>>,
     keep_texts: bool,
@@ -109,7 +108,7 @@ impl<'a> Parser<'a> {
         let plan: &'a Plan = self.plan;
         let stream = plan.stream(kind);
         stream.decoder.decode_lines(lines, first, |line, record, event| {
-            if let Err(reason) = self.take(stream, None, event) {
+            if let Err(reason) = self.take(stream, None, event.map(|values| values.as_slice())) {
                 self.dead(input, source, line, &reason, record);
             }
         });
@@ -156,7 +155,7 @@ impl<'a> Parser<'a> {
         &mut self,
         stream: &StreamPlan,
         row: Option<usize>,
-        event: Result<&Values<'_>, DeadReason>,
+        event: Result<&[Value<'_>], DeadReason>,
     ) -> Result<(), DeadReason> {
         self.summary.events += 1;
         match event {
@@ -170,7 +169,7 @@ impl<'a> Parser<'a> {
         &mut self,
         stream: &StreamPlan,
         row: Option<usize>,
-        values: &Values<'_>,
+        values: &[Value<'_>],
     ) -> Result<(), DeadReason> {
         match self.event(stream, row, values)? {
             Some(event) => {
@@ -200,7 +199,7 @@ impl<'a> Parser<'a> {
         else {
             unreachable!("the decoder gives a request id and a time, or a dead letter");
         };
-        let request = self.requests.of(row, || self.hasher.key_of(request_id));
+        let request = RequestKey(self.requests.of(row, || self.hasher.key_of(request_id).0));
         if self.keep_texts {
             self.remember(request, request_id, *time_ms);
         }

@@ -4,9 +4,9 @@
 //! decoded in blocks, each block column by column: so what a column is made of is asked once a
 //! block and not in every row.
 
+use super::Path;
 use super::fields::Raw;
 use super::typed::Wanted;
-use super::{Path, Values};
 use crate::files::has_json;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -22,11 +22,55 @@ use arrow_schema::{DataType, TimeUnit};
 use marquee_expr::Value;
 use marquee_pipeline::prepare::{REQUEST_ID, VIDEO};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows that are decoded together: their values stay in the first-level cache, and a bit for each
 /// fits into a word.
 pub(super) const BLOCK: usize = 32;
+
+/// The values of the rows of a block, row after row.
+pub(super) struct Block<'a> {
+    values: Vec<Value<'a>>,
+    width: usize,
+}
+
+impl<'a> Block<'a> {
+    /// A block of rows that are all alike.
+    pub(super) fn of(row: &[Value<'a>]) -> Self {
+        Block {
+            values: row.iter().cycle().take(BLOCK * row.len()).cloned().collect(),
+            width: row.len(),
+        }
+    }
+
+    /// Fills one slot of as many rows as are wanted, and gives those that have no value as bits;
+    /// their slots stay as they were. By place: pairs of iterators cost twice as much here.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        slot: usize,
+        rows: Range<usize>,
+        value: impl Fn(usize) -> Option<Value<'a>>,
+    ) -> u32 {
+        let mut bad = 0;
+        for (place, values) in self.values.chunks_exact_mut(self.width).enumerate() {
+            if place == rows.len() {
+                break;
+            }
+            match value(rows.start + place) {
+                Some(value) => values[slot] = value,
+                None => bad |= 1 << place,
+            }
+        }
+        bad
+    }
+
+    /// The values of each row.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &[Value<'a>]> {
+        self.values.chunks_exact(self.width)
+    }
+}
 
 /// The fields of a mapping in some rows.
 pub struct Columns {
@@ -88,10 +132,10 @@ impl Words {
         Arc::ptr_eq(&self.dictionary, &others.dictionary)
     }
 
-    /// The place of a row's word, unless it is null.
+    /// The place of a row's word, unless it is null. None is below 0: arrays are checked.
     #[inline]
     pub fn place(&self, row: usize) -> Option<usize> {
-        self.places.is_valid(row).then(|| self.place_if_any(row))
+        self.places.is_valid(row).then(|| self.places.value(row) as usize)
     }
 
     /// The text of a row, unless it is null.
@@ -104,12 +148,6 @@ impl Words {
     /// Where no row is null and no word is.
     fn are_whole(&self) -> bool {
         self.places.null_count() == 0 && self.texts.null_count() == 0
-    }
-
-    /// No place is below 0: the array has been checked.
-    #[inline]
-    fn place_if_any(&self, row: usize) -> usize {
-        self.places.value(row) as usize
     }
 }
 
@@ -168,30 +206,31 @@ impl Column {
         }
     }
 
-    /// Puts the values of the rows from `first` on into a slot of each of a block, and gives the
-    /// rows whose value is bad as bits; their slots hold anything.
+    /// Puts the values of some rows into a slot of a block, and gives those whose value is bad as
+    /// bits.
+    #[inline(never)]
     pub(super) fn fill<'a>(
         &'a self,
-        first: usize,
+        rows: Range<usize>,
         wanted: &Wanted,
         slot: usize,
-        block: &mut [Values<'a>],
+        block: &mut Block<'a>,
     ) -> u32 {
+        let with_care = |row: usize| wanted.value(self.raw(row)).ok();
         match &self.cells {
-            _ if !self.parents.is_empty() => {
-                fill(block, slot, |row| wanted.value(self.raw(first + row)).ok())
+            _ if !self.parents.is_empty() => block.fill(slot, rows, with_care),
+            Cells::Words(words) if words.are_whole() => {
+                let places: &[i32] = words.places.values();
+                let text = |row: usize| words.texts.value(places[row] as usize);
+                block.fill(slot, rows, |row| wanted.text(text(row)))
             }
-            Cells::Words(words) if words.are_whole() => fill(block, slot, |row| {
-                wanted.text(words.texts.value(words.place_if_any(first + row)))
-            }),
             Cells::Views(texts) if texts.null_count() == 0 => {
-                fill(block, slot, |row| wanted.text(texts.value(first + row)))
+                block.fill(slot, rows, |row| wanted.text(texts.value(row)))
             }
             Cells::Ints(numbers) if numbers.null_count() == 0 => {
-                let numbers = &numbers.values()[first..first + block.len()];
-                fill(block, slot, |row| wanted.int(numbers[row]))
+                block.fill(slot, rows, |row| wanted.int(numbers.value(row)))
             }
-            _ => fill(block, slot, |row| wanted.value(self.raw(first + row)).ok()),
+            _ => block.fill(slot, rows, with_care),
         }
     }
 
@@ -255,23 +294,6 @@ impl Cells {
             _ => Cells::Null,
         }
     }
-}
-
-/// One column of a block.
-#[inline(always)]
-fn fill<'a>(
-    block: &mut [Values<'a>],
-    slot: usize,
-    value: impl Fn(usize) -> Option<Value<'a>>,
-) -> u32 {
-    let mut bad = 0;
-    for (row, values) in block.iter_mut().enumerate() {
-        match value(row) {
-            Some(value) => values[slot] = value,
-            None => bad |= 1 << row,
-        }
-    }
-    bad
 }
 
 fn milliseconds(column: &ArrayRef, unit: TimeUnit) -> Int64Array {
