@@ -45,7 +45,7 @@ impl<'a> Block<'a> {
     }
 
     /// Fills one slot of as many rows as are wanted, and gives those that have no value as bits;
-    /// their slots stay as they were. By place: pairs of iterators cost twice as much here.
+    /// their slots stay as they were. By place: pairs of iterators cost a quarter more here.
     #[inline(always)]
     fn fill(
         &mut self,

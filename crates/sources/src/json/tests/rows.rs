@@ -200,7 +200,7 @@ fn bad_rows_in_any_block_are_told_from_good_ones() {
     for rows in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5] {
         let place = |row: usize| Some(if row % 7 == 3 { 1 } else { 0 });
         let ids = words((0..rows).map(place).collect(), vec![Some("a"), Some("")]);
-        let time = |row: usize| if row % 31 == 0 { -1 } else { row as i64 };
+        let time = |row: usize| if row.is_multiple_of(31) { -1 } else { row as i64 };
         let times: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(time)));
         let videos: ArrayRef = Arc::new(StringViewArray::from(vec!["v"; rows]));
         let bad = (0..rows).filter(|row| row % 7 == 3 || row % 31 == 0).count();
