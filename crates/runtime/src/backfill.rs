@@ -10,6 +10,7 @@ mod count;
 mod dead;
 mod into_store;
 mod join;
+mod memo;
 mod parse;
 mod shared;
 

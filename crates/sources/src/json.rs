@@ -9,8 +9,9 @@ mod layout;
 mod scan;
 mod typed;
 
-use arrow_array::{Array, StructArray};
-use columns::Column;
+use arrow_array::StructArray;
+use columns::{BLOCK, Block};
+pub use columns::{Columns, Words};
 use fields::{Fields, Raw};
 use layout::Layouts;
 use marquee_expr::{Declared, RecordPredicate, Value};
@@ -292,41 +293,41 @@ impl Decoder {
         }
     }
 
-    /// Decodes rows whose columns are the fields of records, and calls `each` with the place of
-    /// every row. A mapping that sees whole records has no columns.
+    /// Finds the fields in rows whose columns are those of records. A mapping that sees whole
+    /// records has no columns.
+    pub fn find_columns(&self, rows: &StructArray) -> Columns {
+        let paths = self.mapping.paths().enumerate();
+        Columns::find(rows, paths.map(|(path, names)| (!self.is_of_record(path)).then_some(names)))
+    }
+
+    /// Decodes rows by their columns, and calls `each` with the place of every row.
     #[inline]
     pub fn decode_rows(
         &self,
-        rows: &StructArray,
-        mut each: impl FnMut(usize, Result<&Values<'_>, DeadReason>),
+        columns: &Columns,
+        mut each: impl FnMut(usize, Result<&[Value<'_>], DeadReason>),
     ) {
-        let column = |(path, names): (usize, &Path)| match self.is_of_record(path) {
-            true => Column::missing(),
-            false => Column::find(rows, names),
-        };
-        let columns: Vec<Column> = self.mapping.paths().enumerate().map(column).collect();
-        let mut values = self.without_fields(&RecordMeta::default());
-        for row in 0..rows.len() {
-            let mut slots = values.iter_mut();
-            let mut is_good = true;
-            for (path, (column, wanted)) in columns.iter().zip(&self.wanted).enumerate() {
-                let skipped = if path == RECORD_TIME { ATTRIBUTES - RECORD_TIME } else { 0 };
-                match (column.value(row, wanted), slots.nth(skipped)) {
-                    (Some(value), Some(slot)) => *slot = value,
-                    _ => is_good = false,
-                }
+        let empty = self.without_fields(&RecordMeta::default());
+        let mut block = Block::of(&empty);
+        for first in (0..columns.rows).step_by(BLOCK) {
+            let rows = first..columns.rows.min(first + BLOCK);
+            let mut bad = 0;
+            for (path, (column, wanted)) in columns.columns.iter().zip(&self.wanted).enumerate() {
+                bad |= column.fill(rows.clone(), wanted, slot_of(path), &mut block);
             }
-            // Why it is bad is asked again: then no good row carries the words of a bad one.
-            match is_good {
-                true => each(row, Ok(&values)),
-                false => each(row, Err(self.why_bad(&columns, row))),
+            for (row, values) in rows.zip(block.rows()) {
+                // Why it is bad is asked again: then no good row carries the words of a bad one.
+                match bad >> (row - first) & 1 {
+                    0 => each(row, Ok(values)),
+                    _ => each(row, Err(self.why_bad(columns, row))),
+                }
             }
         }
     }
 
     #[cold]
-    fn why_bad(&self, columns: &[Column], row: usize) -> DeadReason {
-        let raws = columns.iter().map(|column| column.raw(row));
+    fn why_bad(&self, columns: &Columns, row: usize) -> DeadReason {
+        let raws = columns.columns.iter().map(|column| column.raw(row));
         self.values(raws, &RecordMeta::default()).expect_err("a value of this row is bad")
     }
 

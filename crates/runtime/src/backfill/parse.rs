@@ -2,16 +2,17 @@
 
 use super::bucket::{Buckets, Writer};
 use super::dead::DeadLetters;
+use super::memo::Memo;
 use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
 use super::{Backfill, BackfillError, Summary};
 use crate::plan::{Plan, StreamPlan};
 use marquee_expr::Value;
 use marquee_model::{RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
-use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME};
+use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME, VIDEO};
 use marquee_sources::files::{Chunk, FileSet, RowGroup, Rows};
-use marquee_sources::json::Values;
 use std::collections::BTreeSet;
+use std::ptr;
 use std::sync::Mutex;
 
 /// A line that holds a list may have as many bad events as elements, and each letter holds the
@@ -26,6 +27,9 @@ pub(super) struct Parser<'a> {
     dead: &'a Mutex<DeadLetters>,
     hasher: RequestHasher,
     symbols: LocalSymbols<'a>,
+    /// Keys of the request ids, and numbers of the videos, in a dictionary of Parquet.
+    requests: Memo<u128>,
+    videos: Memo<u32>,
     writer: Option<Writer<'a>>,
     keep_texts: bool,
     /// For each lane the epochs of its events, where members are wanted.
@@ -55,6 +59,8 @@ impl<'a> Parser<'a> {
             dead,
             hasher: RequestHasher::new(backfill.secret),
             symbols: shared.local(),
+            requests: Memo::new(),
+            videos: Memo::new(),
             writer: Some(buckets.writer()),
             keep_texts: backfill.with_members,
             epochs_of_lanes: vec![BTreeSet::new(); backfill.plan.lanes as usize],
@@ -102,7 +108,7 @@ impl<'a> Parser<'a> {
         let plan: &'a Plan = self.plan;
         let stream = plan.stream(kind);
         stream.decoder.decode_lines(lines, first, |line, record, event| {
-            if let Err(reason) = self.take(stream, event) {
+            if let Err(reason) = self.take(stream, None, event.map(|values| values.as_slice())) {
                 self.dead(input, source, line, &reason, record);
             }
         });
@@ -127,8 +133,11 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         let mut bad = Vec::new();
-        stream.decoder.decode_rows(&rows.columns, |row, event| {
-            if let Err(reason) = self.take(stream, event) {
+        let columns = stream.decoder.find_columns(&rows.columns);
+        self.requests.turn_to(columns.request_ids());
+        self.videos.turn_to(columns.videos());
+        stream.decoder.decode_rows(&columns, |row, event| {
+            if let Err(reason) = self.take(stream, Some(row), event) {
                 bad.push((row, reason));
             }
         });
@@ -140,23 +149,29 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Takes one event, good or bad.
+    /// Takes one event, good or bad, and the place of its row, if it is one.
     #[inline(always)]
     fn take(
         &mut self,
         stream: &StreamPlan,
-        event: Result<&Values<'_>, DeadReason>,
+        row: Option<usize>,
+        event: Result<&[Value<'_>], DeadReason>,
     ) -> Result<(), DeadReason> {
         self.summary.events += 1;
         match event {
-            Ok(values) => self.take_good(stream, values),
+            Ok(values) => self.take_good(stream, row, values),
             Err(reason) => Err(reason),
         }
     }
 
     #[inline]
-    fn take_good(&mut self, stream: &StreamPlan, values: &Values<'_>) -> Result<(), DeadReason> {
-        match self.event(stream, values)? {
+    fn take_good(
+        &mut self,
+        stream: &StreamPlan,
+        row: Option<usize>,
+        values: &[Value<'_>],
+    ) -> Result<(), DeadReason> {
+        match self.event(stream, row, values)? {
             Some(event) => {
                 let writer = self.writer.as_mut().expect("the parser is running");
                 if let Err(error) = writer.push(&event) {
@@ -172,6 +187,7 @@ impl<'a> Parser<'a> {
     fn event(
         &mut self,
         plan: &StreamPlan,
+        row: Option<usize>,
         values: &[Value<'_>],
     ) -> Result<Option<Event>, DeadReason> {
         let video = match plan.stream.prepare(values) {
@@ -183,7 +199,7 @@ impl<'a> Parser<'a> {
         else {
             unreachable!("the decoder gives a request id and a time, or a dead letter");
         };
-        let request = self.hasher.key_of(request_id);
+        let request = RequestKey(self.requests.of(row, || self.hasher.key_of(request_id).0));
         if self.keep_texts {
             self.remember(request, request_id, *time_ms);
         }
@@ -191,13 +207,10 @@ impl<'a> Parser<'a> {
             Some(tuple) if !plan.stream.has_slices() => tuple,
             _ => self.tuple(plan, values),
         };
-        Ok(Some(Event {
-            kind: plan.stream.kind(),
-            request,
-            video: self.symbols.video(&video),
-            tuple,
-            time_ms: *time_ms,
-        }))
+        // What a transform has made is not the word of the dictionary.
+        let is_as_read = matches!(&values[VIDEO], Value::String(read) if ptr::eq(&**read, &*video));
+        let video = self.videos.of(row.filter(|_| is_as_read), || self.symbols.video(&video));
+        Ok(Some(Event { kind: plan.stream.kind(), request, video, tuple, time_ms: *time_ms }))
     }
 
     fn tuple(&mut self, plan: &StreamPlan, values: &[Value<'_>]) -> u32 {

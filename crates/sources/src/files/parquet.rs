@@ -4,6 +4,9 @@
 //! that looks at all of it or for a bad row's dead letter, a row becomes a line of JSON, so that one
 //! mapping serves all forms of input.
 //!
+//! Texts that a row group stores as places in a dictionary are read as such, so that what follows
+//! from a text is found once a word and not in every row.
+//!
 //! Timestamps become whole milliseconds, as a mapping with `time_unit = "ms"` expects. Columns of a
 //! type that JSON has no plain form for (decimals, dates, bytes, maps) are left out, with a
 //! warning.
@@ -22,6 +25,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Encoding;
+use parquet::file::metadata::ColumnChunkMetaData;
 use serde::Serialize;
 use std::fmt::Display;
 use std::fs::File;
@@ -40,6 +45,7 @@ pub(super) struct Table {
 
 struct Source {
     path: PathBuf,
+    /// Its texts are read as views of their pages.
     metadata: ArrowReaderMetadata,
     /// Places of the columns that are needed; `None` for all.
     needed: Option<Vec<usize>>,
@@ -94,11 +100,61 @@ impl Table {
 
 /// Texts are read as views of their pages, so that they are not copied.
 fn with_views(metadata: ArrowReaderMetadata) -> parquet::errors::Result<ArrowReaderMetadata> {
-    let view = |field: &Arc<Field>| match field.data_type() {
-        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
-        _ => field.clone(),
+    let is_text =
+        |field: &Field| *field.data_type() == DataType::Utf8 || is_words(field.data_type());
+    with_types(&metadata, |_, field| is_text(field).then_some(DataType::Utf8View))
+}
+
+/// Texts that a row group holds as places in a dictionary are read as such. Only if all are: of
+/// others the reader would make a dictionary, batch by batch.
+fn with_words(
+    metadata: &ArrowReaderMetadata,
+    group: usize,
+) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let schema = metadata.metadata().file_metadata().schema_descr_ptr();
+    let chunks = metadata.metadata().row_group(group).columns();
+    let has_words = |place: usize| {
+        let mut leaves =
+            (0..chunks.len()).filter(|leaf| schema.get_column_root_idx(*leaf) == place);
+        leaves.all(|leaf| is_all_words(&chunks[leaf]))
     };
-    let fields: Vec<_> = metadata.schema().fields().iter().map(view).collect();
+    with_types(metadata, |place, field| {
+        let is_text = *field.data_type() == DataType::Utf8View;
+        (is_text && has_words(place)).then(words)
+    })
+}
+
+/// Whether every page of data holds places in the dictionary. Where the pages are not listed, the
+/// encodings of the column tell, if the writer leaves out that the dictionary itself is plain.
+/// RLE is that of the nulls.
+fn is_all_words(chunk: &ColumnChunkMetaData) -> bool {
+    let is_dictionary = |e| matches!(e, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY);
+    chunk.dictionary_page_offset().is_some()
+        && match chunk.page_encoding_stats_mask() {
+            Some(pages) => pages.encodings().all(is_dictionary),
+            None => chunk.encodings().all(|e| is_dictionary(e) || e == Encoding::RLE),
+        }
+}
+
+fn words() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+fn is_words(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(place, text)
+        if (&**place, &**text) == (&DataType::Int32, &DataType::Utf8))
+}
+
+/// The same file, some of whose columns, by their places, are read as other types.
+fn with_types(
+    metadata: &ArrowReaderMetadata,
+    other: impl Fn(usize, &Field) -> Option<DataType>,
+) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let retyped = |(place, field): (usize, &Arc<Field>)| match other(place, field) {
+        Some(data_type) => Arc::new(field.as_ref().clone().with_data_type(data_type)),
+        None => field.clone(),
+    };
+    let fields: Vec<_> = metadata.schema().fields().iter().enumerate().map(retyped).collect();
     let schema = Schema::new_with_metadata(fields, metadata.schema().metadata().clone());
     let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
     ArrowReaderMetadata::try_new(metadata.metadata().clone(), options)
@@ -112,7 +168,10 @@ impl Source {
         needed: Option<&[usize]>,
     ) -> Result<ParquetRecordBatchReader, String> {
         let file = File::open(&self.path).map_err(text)?;
-        let metadata = self.metadata.clone();
+        let metadata = match needed {
+            Some(_) => with_words(&self.metadata, group).map_err(text)?,
+            None => self.metadata.clone(),
+        };
         let schema = metadata.metadata().file_metadata().schema_descr_ptr();
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_row_groups(vec![group])
@@ -233,6 +292,7 @@ pub(crate) fn has_json(data_type: &DataType) -> bool {
         T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::Float32 | T::Float64 => true,
         T::UInt8 | T::UInt16 | T::UInt32 | T::UInt64 => true,
         T::Struct(_) => true,
+        T::Dictionary(..) => is_words(data_type),
         T::List(field) | T::LargeList(field) => has_json(field.data_type()),
         _ => false,
     }
@@ -266,6 +326,10 @@ fn write_value(array: &dyn Array, row: usize, out: &mut Vec<u8>) {
         T::Utf8 => write_json(array.as_string::<i32>().value(row), out),
         T::LargeUtf8 => write_json(array.as_string::<i64>().value(row), out),
         T::Utf8View => write_json(array.as_string_view().value(row), out),
+        T::Dictionary(..) if is_words(array.data_type()) => {
+            let words = array.as_dictionary::<Int32Type>();
+            write_value(words.values(), words.keys().value(row) as usize, out)
+        }
         T::Int8 => write_json(&number::<Int8Type>(array, row), out),
         T::Int16 => write_json(&number::<Int16Type>(array, row), out),
         T::Int32 => write_json(&number::<Int32Type>(array, row), out),

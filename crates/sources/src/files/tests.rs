@@ -121,3 +121,56 @@ fn row_groups_keep_the_numbers_of_their_rows_and_show_whole_records() {
         assert_eq!((groups, next), (3, 50_001));
     }
 }
+
+#[test]
+fn texts_are_words_where_every_page_of_a_row_group_has_them() {
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_schema::DataType;
+    // The first row group has few words; the second more than its dictionary may have, so that its
+    // last pages hold texts; the third none.
+    let text = |n: usize| match n / 20_000 {
+        0 => Some(format!("few {}", n % 5)),
+        1 => Some(format!("one of many {n}")),
+        _ => None,
+    };
+    let words: ArrayRef = Arc::new((0..50_000).map(text).collect::<StringArray>());
+    let plain = words.clone();
+    let batch = RecordBatch::try_from_iter([("words", words), ("plain", plain)]);
+    let batch = batch.expect("equal lengths");
+    let properties = ::parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(20_000))
+        .set_dictionary_page_size_limit(100_000)
+        .set_column_dictionary_enabled("plain".into(), false)
+        .build();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let out = file.reopen().expect("it is there");
+    let writer = ::parquet::arrow::ArrowWriter::try_new(out, batch.schema(), Some(properties));
+    let mut writer = writer.expect("a schema that Parquet knows");
+    writer.write(&batch).expect("there is room");
+    writer.close().expect("there is room");
+    let inputs = [(Kind::Play, file.path().to_owned())];
+    let needed = || Some(vec!["words".to_owned(), "plain".to_owned()]);
+    let set = FileSet::open_columns(&inputs, &|_| needed()).expect("it opens");
+    let (mut chunk, mut are_words, mut next) = (Chunk::default(), Vec::new(), 0);
+    while set.next_chunk(0, &mut chunk).expect("it reads") {
+        let mut group = chunk.rows.take().expect("rows, not lines");
+        let mut of_group = Vec::new();
+        while let Some(rows) = group.next_rows().expect("it reads") {
+            let form = |column: &ArrayRef| matches!(column.data_type(), DataType::Dictionary(..));
+            of_group.push([form(rows.columns.column(0)), form(rows.columns.column(1))]);
+            for row in 0..rows.len() {
+                let mut record = Vec::new();
+                write_object(&rows.columns, row, &mut record);
+                let text = serde_json::to_string(&text(next)).expect("a text is JSON");
+                let expected = format!("{{\"words\":{text},\"plain\":{text}}}");
+                assert_eq!(String::from_utf8_lossy(&record), expected);
+                next += 1;
+            }
+        }
+        of_group.dedup();
+        are_words.push(of_group);
+    }
+    assert_eq!(next, 50_000);
+    assert_eq!(are_words[0], [[true, false]]);
+    assert_eq!(are_words[1], [[false, false]]);
+}

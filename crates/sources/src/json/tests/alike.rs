@@ -3,6 +3,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::fmt::Debug;
 
 fn nested() -> Mapping {
     Mapping {
@@ -24,7 +25,7 @@ pub(super) fn judge(decoder: &Decoder, record: &[u8]) -> String {
     line_of(values.as_ref().map_err(Clone::clone))
 }
 
-pub(super) fn line_of(event: Result<&Values<'_>, DeadReason>) -> String {
+pub(super) fn line_of(event: Result<impl Debug, DeadReason>) -> String {
     match event {
         Ok(values) => format!("{values:?}"),
         Err(reason) => format!("dead: {reason}"),

@@ -22,7 +22,7 @@ fn table(columns: Vec<(&str, ArrayRef)>) -> StructArray {
 fn check(mapping: Mapping, rows: &StructArray) -> usize {
     let decoder = Decoder::new(mapping);
     let (mut good, mut next) = (0, 0);
-    decoder.decode_rows(rows, |row, event| {
+    decoder.decode_rows(&decoder.find_columns(rows), |row, event| {
         let mut record = Vec::new();
         write_object(rows, row, &mut record);
         let text = String::from_utf8_lossy(&record).into_owned();
@@ -157,6 +157,73 @@ fn what_only_a_log_knows_is_missing() {
     assert_eq!(check(of_record, &rows), 6);
     let keyed = Mapping { request_id: path("$record.key"), ..mapping() };
     let mut dead = 0;
-    Decoder::new(keyed).decode_rows(&with(vec![]), |_, event| dead += usize::from(event.is_err()));
+    let decoder = Decoder::new(keyed);
+    let columns = decoder.find_columns(&with(vec![]));
+    decoder.decode_rows(&columns, |_, event| dead += usize::from(event.is_err()));
     assert_eq!(dead, 6);
+}
+
+/// Texts by their places in a dictionary.
+fn words(places: Vec<Option<i32>>, dictionary: Vec<Option<&str>>) -> ArrayRef {
+    let texts = Arc::new(StringArray::from(dictionary));
+    Arc::new(DictionaryArray::<Int32Type>::new(Int32Array::from(places), texts))
+}
+
+#[test]
+fn words_of_a_dictionary_are_the_texts_that_they_stand_for() {
+    let places = vec![Some(0), Some(1), Some(2), Some(3), Some(4), Some(5)];
+    let some = vec![Some(0), None, Some(2), Some(0), Some(5), None];
+    // With words that are null, that no row has (the empty one and the null) and that rows share.
+    let (all, whole): (_, Vec<_>) = (texts(), texts().into_iter().flatten().map(Some).collect());
+    let forms = [
+        (words(places, all.clone()), 4),
+        (words(some, all), 4),
+        (words(vec![Some(1); 6], whole.clone()), 6),
+        (words(vec![Some(0), Some(3), Some(4), None, Some(3), Some(1)], whole), 3),
+    ];
+    for (form, good) in forms {
+        assert_eq!(check(mapping(), &with(vec![("r", form.clone())])), good);
+        assert_eq!(check(mapping(), &with(vec![("v", form.clone())])), good);
+        assert_eq!(check(mapping(), &with(vec![("d", form.clone())])), 6);
+        check(mapping(), &with(vec![("n", form.clone())]));
+        check(mapping(), &with(vec![("t", form.clone())]));
+        let (fields, columns, _) = table(vec![("r", form)]).into_parts();
+        let present = vec![true, false, true, true, false, true];
+        let object: ArrayRef = Arc::new(StructArray::new(fields, columns, Some(present.into())));
+        let nested = Mapping { request_id: path("c.r"), ..mapping() };
+        check(nested, &with(vec![("c", object)]));
+    }
+}
+
+#[test]
+fn bad_rows_in_any_block_are_told_from_good_ones() {
+    for rows in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5] {
+        let place = |row: usize| Some(if row % 7 == 3 { 1 } else { 0 });
+        let ids = words((0..rows).map(place).collect(), vec![Some("a"), Some("")]);
+        let time = |row: usize| if row.is_multiple_of(31) { -1 } else { row as i64 };
+        let times: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(time)));
+        let videos: ArrayRef = Arc::new(StringViewArray::from(vec!["v"; rows]));
+        let bad = (0..rows).filter(|row| row % 7 == 3 || row % 31 == 0).count();
+        let rows = table(vec![("r", ids), ("v", videos), ("t", times)]);
+        assert_eq!(check(mapping(), &rows), rows.len() - bad);
+    }
+}
+
+#[test]
+fn places_are_given_where_ids_are_words_of_the_record_itself() {
+    let ids = || words(vec![Some(1), Some(0), None, Some(1), Some(1), Some(0)], vec![Some("a"); 2]);
+    let decoder = Decoder::new(mapping());
+    let columns = decoder.find_columns(&with(vec![("r", ids())]));
+    assert!(columns.videos().is_none(), "numbers have no places");
+    let found = columns.request_ids().expect("they are words");
+    let places: Vec<_> = (0..6).map(|row| found.place(row)).collect();
+    assert_eq!(places, [Some(1), Some(0), None, Some(1), Some(1), Some(0)]);
+    assert_eq!(found.count(), 2);
+    let others = decoder.find_columns(&with(vec![("r", ids())]));
+    let others = others.request_ids().expect("they are words");
+    assert!(found.share_dictionary(&found.clone()) && !found.share_dictionary(others));
+    // Under an object that may be null a row may have a place and no id.
+    let nested = Decoder::new(Mapping { request_id: path("c.r"), ..mapping() });
+    let object: ArrayRef = Arc::new(table(vec![("r", ids())]));
+    assert!(nested.find_columns(&with(vec![("c", object)])).request_ids().is_none());
 }
