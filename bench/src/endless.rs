@@ -259,9 +259,12 @@ impl Source for EndlessSource {
         let end = track.end.min(limit.before);
         while track.offset < end && records < limit.records && bytes < limit.bytes {
             let (first, most) = (track.offset, (end - track.offset).min(STRETCH as u64) as usize);
-            // No line twice: its text is made anew in each lap.
-            let most = most.min(limit.records - records).min(track.lines.len());
-            let texts: Vec<_> = (0..most).map(|_| track.make()).collect();
+            let most = most.min(limit.records - records);
+            let mut texts = Vec::new();
+            // Not across the end of a lap, in each of which a line's text is made anew.
+            while texts.is_empty() || (texts.len() < most && track.next < track.lines.len()) {
+                texts.push(track.make());
+            }
             let record = |(offset, (arrival_ms, text)): (u64, &(i64, Range<usize>))| Record {
                 offset,
                 record_time_ms: Some(*arrival_ms),
@@ -327,7 +330,8 @@ mod tests {
         for track in tracks.iter_mut().flatten() {
             let (laps, mut last_ms) = (4, 0);
             for _ in 0..track.events_of(laps) {
-                let (arrival_ms, json) = track.lend();
+                let (arrival_ms, text) = track.make();
+                let json = &track.bytes[text];
                 assert!(arrival_ms >= last_ms, "in the order of arrival");
                 last_ms = arrival_ms;
                 let event: serde_json::Value = serde_json::from_slice(json).expect("it is JSON");

@@ -441,10 +441,14 @@ fn strangers_in_a_list_and_a_single_stray_record_are_set_aside_and_the_rest_is_c
     assert_eq!(totals(&status, "dead"), 2, "{status}");
     let wanted = expected([("v", (3000, 3000)), ("w", (3000, 0)), ("x", (3, 0))]);
     assert_eq!(cells(&service), wanted);
-    // It goes on.
-    test.produce(&[page(b, &[(b, "y")])]);
-    service.wait_until_counted(3000 * 2 + 4 + 1 + 3000 + 1);
-    assert_eq!(cells(&service)["y"], (1, 0));
+    // It goes on, also where a list holds more events than are applied at a time.
+    let videos: Vec<String> = (0..1000).map(|n| format!("z{n}")).collect();
+    let long: Vec<(&str, &str)> = videos.iter().map(|video| (b, video.as_str())).collect();
+    test.produce(&[page(b, &[(b, "y")]), page(b, &long)]);
+    service.wait_until_counted(3000 * 2 + 4 + 1 + 3000 + 1 + 1000);
+    let cells = cells(&service);
+    assert_eq!(cells["y"], (1, 0));
+    assert!(videos.iter().all(|video| cells[video] == (1, 0)), "{cells:?}");
     assert_eq!(service.terminate(), Some(0));
     for (lane, topic, at, belongs) in [
         (1, &test.setup.impressions, mixed_at.1, "belongs to partition 2 of 4 by murmur2"),

@@ -1,6 +1,7 @@
 //! One lane: the stages put together.
 //!
-//! Records and heartbeats go in one by one; at the end of a batch [`LanePipeline::batch`] gives
+//! Events go in one by one, or are taken and then applied a few at a time, and heartbeats between
+//! them; at the end of a batch [`LanePipeline::batch`] gives
 //! what must be written, and after it is durable [`LanePipeline::advance`] lets time move on. A
 //! lane is driven by one thread and shares nothing.
 
@@ -11,7 +12,7 @@ use crate::join::{Applied, Join, StateSize};
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
 use crate::settings::Settings;
 use crate::symbols::Symbols;
-use crate::waiting::{Entry, Waiting};
+use crate::waiting::{Taken, Waiting};
 use crate::watermark::Watermark;
 use marquee_expr::Value;
 use marquee_model::{CellCounts, CellKey, RequestHasher, RequestKey, Side};
@@ -89,6 +90,14 @@ pub enum Verdict {
     Duplicate,
 }
 
+impl Verdict {
+    /// Whether the event goes to the late or the dead-letter output.
+    #[inline]
+    pub fn has_letter(&self) -> bool {
+        matches!(self, Verdict::Late(_) | Verdict::Dead(_))
+    }
+}
+
 /// Whether members are written while a lane catches up with its last commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -152,20 +161,22 @@ impl LanePipeline {
     /// One event of one topic, in the order of the topic. `values` are its slots as
     /// [`crate::prepare`] numbers them.
     pub fn event(&mut self, stream: &Stream, topic: usize, values: &[Value<'_>]) -> Verdict {
+        debug_assert!(self.waiting.is_empty(), "what was taken before is applied before");
         let mut verdict = self.take(stream, topic, values, 0);
         self.apply(|_, applied| verdict = Some(applied));
         verdict.expect("what was taken is applied")
     }
 
-    /// Takes one event of a stretch, which is applied with the others of it. Returns its verdict
-    /// where that is known already; [`LanePipeline::apply`] says the others, by their `tag`s.
+    /// Takes one event, which is applied with others: before a batch ends, and as soon as
+    /// [`LanePipeline::is_full`]. Returns its verdict where that is known already;
+    /// [`LanePipeline::apply`] says the others, with the number of the `record`.
     #[inline]
     pub fn take(
         &mut self,
         stream: &Stream,
         topic: usize,
         values: &[Value<'_>],
-        tag: u32,
+        record: u32,
     ) -> Option<Verdict> {
         let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
         else {
@@ -192,34 +203,40 @@ impl LanePipeline {
         let join = &self.settings.settings;
         // A play may be counted in the epoch of an impression that is a little younger.
         let used_until = join.epoch_of(time_ms + join.early_ms);
-        let entry = Entry {
+        let taken = Taken {
             request,
             time_ms,
             used_until,
             tuple: stream.tuple(values, used_until, &mut self.symbols, &mut self.scratch),
-            tag,
+            record,
             kind: stream.kind(),
             is_uuid,
         };
-        self.waiting.push(entry, &video, request_id);
+        self.waiting.push(taken, &video, request_id);
         None
+    }
+
+    /// Whether what was taken should be applied before more is taken.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.waiting.is_full()
     }
 
     /// Applies what was taken, in its order, and says what has become of each event.
     pub fn apply(&mut self, mut each: impl FnMut(u32, Verdict)) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.number(|video, used_until| self.symbols.videos.intern(video, used_until));
+        waiting.find_videos(|video, used_until| self.symbols.videos.intern(video, used_until));
         let places = waiting.places();
         let settings = &self.settings.settings;
         black_box(self.aggregate.touch(places.map(|(ms, video)| (settings.epoch_of(ms), video))));
         let is_silent = self.mode == Mode::Rebuilding;
-        for (event, Entry { is_uuid, tag, .. }, text) in waiting.events() {
+        for (event, Taken { is_uuid, record, .. }, text) in waiting.events() {
             let needed = self.settings.settings.epochs_needed(event.kind, event.time_ms);
             let late = needed.0 < self.join.frontier();
             let id = RequestId { text, key: event.request, is_uuid: *is_uuid };
             let mut members = self.aggregate.of_request(id, is_silent);
             let applied = self.join.apply(&event, &self.symbols, &mut members);
-            each(*tag, self.verdict(applied, late));
+            each(*record, self.verdict(applied, late));
         }
         waiting.clear();
         self.waiting = waiting;
@@ -316,7 +333,7 @@ impl LanePipeline {
 
     /// Ends a batch: what must be durable before its offsets are committed.
     pub fn batch(&mut self) -> LaneBatch<'_> {
-        debug_assert!(self.waiting.is_empty(), "a stretch is applied before its batch ends");
+        debug_assert!(self.waiting.is_empty(), "what was taken is applied before the batch ends");
         debug_assert!(!self.is_rebuilding(), "no count is written from a group that is not whole");
         let cells = self.aggregate.changes();
         LaneBatch { cells, lane: self }
@@ -441,6 +458,7 @@ impl LanePipeline {
     /// was given to be written.
     pub fn can_be_saved(&self) -> bool {
         let is_whole = self.mode == Mode::Live && self.join.failure().is_none();
+        debug_assert!(self.waiting.is_empty(), "what was taken is applied before it is saved");
         is_whole && !self.has_changes() && !self.aggregate.is_seeded()
     }
 

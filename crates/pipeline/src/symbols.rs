@@ -322,6 +322,30 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_share_their_ends_and_their_length_are_told_apart() {
+        let mut videos = Interner::new(1);
+        let mut numbers = std::collections::HashMap::new();
+        for _ in 0..2 {
+            for len in 0..40 {
+                for changed in 0..=len {
+                    for byte in [0, b'b'] {
+                        let mut text = vec![b'a'; len];
+                        if let Some(place) = text.get_mut(changed) {
+                            *place = byte;
+                        }
+                        let number = videos.intern(&text, 1);
+                        assert_eq!(*numbers.entry(text).or_insert(number), number);
+                    }
+                }
+            }
+        }
+        assert_eq!(videos.len(), numbers.len());
+        for (text, number) in numbers {
+            assert_eq!(videos.bytes_of(number), text);
+        }
+    }
+
+    #[test]
     fn a_tuple_that_takes_a_freed_number_has_its_own_slices() {
         let mut symbols = Symbols::new(1, 2);
         let write = |values: &'static [u8]| {

@@ -9,16 +9,20 @@
 use crate::join::Event;
 use marquee_model::{Kind, RequestKey};
 
-/// An event whose video has no number yet.
+/// So many events wait at most, with texts of so many bytes, about.
+const MOST: usize = 256;
+const MOST_BYTES: usize = 32 << 10;
+
+/// An event that was filtered and transformed. Its video has no number yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct Taken {
     pub(crate) request: RequestKey,
     pub(crate) time_ms: i64,
     /// The last epoch in which its video may be counted.
     pub(crate) used_until: i64,
     pub(crate) tuple: u32,
-    /// Whose it is, for whoever takes the verdict.
-    pub(crate) tag: u32,
+    /// Number of its record, for whoever takes the verdict.
+    pub(crate) record: u32,
     pub(crate) kind: Kind,
     /// Whether the key is the request id itself; otherwise its text is kept.
     pub(crate) is_uuid: bool,
@@ -28,7 +32,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     /// With the ends of their texts: the video's, then the request id's.
-    entries: Vec<(Entry, [u32; 2])>,
+    taken: Vec<(Taken, [u32; 2])>,
     texts: Vec<u8>,
     /// The numbers of their videos, once they have some.
     videos: Vec<u32>,
@@ -36,26 +40,32 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     #[inline]
-    pub(crate) fn push(&mut self, entry: Entry, video: &str, request_id: &str) {
+    pub(crate) fn push(&mut self, taken: Taken, video: &str, request_id: &str) {
         self.texts.extend_from_slice(video.as_bytes());
         let end_of_video = self.texts.len() as u32;
-        if !entry.is_uuid {
+        if !taken.is_uuid {
             self.texts.extend_from_slice(request_id.as_bytes());
         }
-        self.entries.push((entry, [end_of_video, self.texts.len() as u32]));
+        self.taken.push((taken, [end_of_video, self.texts.len() as u32]));
+    }
+
+    /// Whether more would not fit into the cache. A record may hold a list of any length.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken.len() >= MOST || self.texts.len() >= MOST_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.taken.is_empty()
     }
 
-    /// Gives every video its number.
+    /// Finds the number of every video.
     #[inline]
-    pub(crate) fn number(&mut self, mut number: impl FnMut(&[u8], i64) -> u32) {
+    pub(crate) fn find_videos(&mut self, mut find: impl FnMut(&[u8], i64) -> u32) {
         let mut start = 0;
-        for (Entry { used_until, .. }, [end_of_video, end]) in &self.entries {
+        for (Taken { used_until, .. }, [end_of_video, end]) in &self.taken {
             let video = &self.texts[start..*end_of_video as usize];
-            self.videos.push(number(video, *used_until));
+            self.videos.push(find(video, *used_until));
             start = *end as usize;
         }
     }
@@ -63,22 +73,22 @@ impl Waiting {
     /// The time and the video of every event that has a number.
     #[inline]
     pub(crate) fn places(&self) -> impl Iterator<Item = (i64, u32)> {
-        self.entries.iter().zip(&self.videos).map(|((entry, _), video)| (entry.time_ms, *video))
+        self.taken.iter().zip(&self.videos).map(|((taken, _), video)| (taken.time_ms, *video))
     }
 
-    /// Every event that has a number, with its entry and the text of its request id, if that is no
+    /// Every event that has a number, with what was taken of it and the text of its request id, if that is no
     /// UUID.
     #[inline]
-    pub(crate) fn events(&self) -> impl Iterator<Item = (Event, &Entry, &[u8])> {
-        self.entries.iter().zip(&self.videos).map(|((entry, [end_of_video, end]), video)| {
-            let Entry { request, time_ms, tuple, kind, .. } = *entry;
+    pub(crate) fn events(&self) -> impl Iterator<Item = (Event, &Taken, &[u8])> {
+        self.taken.iter().zip(&self.videos).map(|((taken, [end_of_video, end]), video)| {
+            let Taken { request, time_ms, tuple, kind, .. } = *taken;
             let text = &self.texts[*end_of_video as usize..*end as usize];
-            (Event { kind, request, video: *video, tuple, time_ms }, entry, text)
+            (Event { kind, request, video: *video, tuple, time_ms }, taken, text)
         })
     }
 
     pub(crate) fn clear(&mut self) {
-        self.entries.clear();
+        self.taken.clear();
         self.texts.clear();
         self.videos.clear();
     }

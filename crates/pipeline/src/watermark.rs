@@ -252,7 +252,8 @@ mod tests {
         #[test]
         fn it_is_the_kth_largest_of_distinct_requests(
             support in 1_usize..5,
-            seen in proptest::collection::vec((0_u128..6, 0_i64..50), 0..40),
+            // More than wait at a time, too.
+            seen in proptest::collection::vec((0_u128..6, 0_i64..50), 0..3 * WAITING),
         ) {
             let mut w = watermark(support, 1);
             let mut best = std::collections::BTreeMap::new();
@@ -261,6 +262,8 @@ mod tests {
                 let entry = best.entry(*request).or_insert(*ms);
                 *entry = (*entry).max(*ms);
             }
+            let newest = seen.iter().map(|(_, ms)| *ms).max();
+            proptest::prop_assert_eq!(w.progress_ms(0), newest);
             let mut sorted: Vec<i64> = best.into_values().collect();
             sorted.sort_by(|a, b| b.cmp(a));
             proptest::prop_assert_eq!(w.advance(), sorted.get(support - 1).map(|ms| ms - 10));

@@ -10,6 +10,7 @@
 
 use marquee_expr::{Declared, Type, Value};
 use marquee_model::Kind::{self, Impression, Play};
+use marquee_model::Side;
 use marquee_pipeline::lane::{LaneSettings, Resume, Verdict};
 use marquee_pipeline::prepare::Stream;
 use marquee_pipeline::settings::Idle;
@@ -49,13 +50,18 @@ fn stream(kind: Kind) -> Stream {
 }
 
 fn put(lane: &mut LanePipeline, kind: Kind, request: &str, video: &str, ms: i64) -> Verdict {
+    with_values(request, video, ms, |values| {
+        lane.decoded(1);
+        lane.event(&stream(kind), usize::from(kind == Play), values)
+    })
+}
+
+fn with_values<T>(request: &str, video: &str, ms: i64, f: impl FnOnce(&[Value<'_>]) -> T) -> T {
     let text = |text| Value::String(Cow::Borrowed(text));
     let country = if ms % 2 == 0 { text("US") } else { Value::Null };
     let (time, record) = (Value::Int(ms), Value::Int(ms));
     let headers = Value::StringMap(&[]);
-    let values = [text(request), text(video), time, record, Value::Null, headers, country];
-    lane.decoded(1);
-    lane.event(&stream(kind), usize::from(kind == Play), &values)
+    f(&[text(request), text(video), time, record, Value::Null, headers, country])
 }
 
 /// A lane that has closed epochs, and one request with many facts and many plays.
@@ -251,6 +257,63 @@ proptest! {
             lane.batch();
             lane.advance();
             saved(&lane);
+        }
+    }
+}
+
+/// What a batch writes: every changed cell with its counts and both chunks.
+fn written(lane: &mut LanePipeline) -> Vec<String> {
+    let batch = lane.batch();
+    let line = |cell: marquee_pipeline::lane::ChangedCell<'_>| {
+        let chunks = Side::BOTH.map(|side| cell.chunk(side));
+        format!("{:?} {chunks:?}", cell.cell)
+    };
+    batch.cells().map(line).collect()
+}
+
+proptest! {
+    /// The verdicts, what is written, the counters and the state do not depend on how many events
+    /// are taken before they are applied.
+    #[test]
+    fn events_that_are_applied_together_are_what_they_are_one_by_one(
+        events in proptest::collection::vec(
+            (any::<bool>(), 0..6_usize, "[ab]{1,2}", 0..90_i64), 1..300),
+        together in proptest::collection::vec(1..40_usize, 1..40),
+    ) {
+        let settings = || {
+            let LaneSettings { mut settings, max_ahead_ms, secret, topics } = settings();
+            settings.max_facts = 3;
+            LaneSettings { settings, max_ahead_ms, secret, topics }
+        };
+        let (mut one, mut other) = (LanePipeline::new(settings()), LanePipeline::new(settings()));
+        let requests = ["a", "bb", "", "0f8fad5b-d9cb-469f-a165-708677289501", "ccc",
+            "1f8fad5b-d9cb-469f-a165-708677289501"];
+        let mut rest = &events[..];
+        for count in together.iter().cycle() {
+            let (now, later) = rest.split_at((*count).min(rest.len()));
+            rest = later;
+            let (mut expected, mut found) = (Vec::new(), vec![None; now.len()]);
+            for (number, (is_play, request, video, ms)) in now.iter().enumerate() {
+                let kind = if *is_play { Play } else { Impression };
+                expected.push(Some(put(&mut one, kind, requests[*request], video, *ms)));
+                found[number] = with_values(requests[*request], video, *ms, |values| {
+                    other.decoded(1);
+                    other.take(&stream(kind), usize::from(*is_play), values, number as u32)
+                });
+            }
+            other.apply(|number, verdict| {
+                assert!(found[number as usize].replace(verdict).is_none());
+            });
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(written(&mut one), written(&mut other));
+            one.advance();
+            other.advance();
+            prop_assert_eq!(one.counters(), other.counters());
+            prop_assert_eq!(one.frontier(), other.frontier());
+            prop_assert_eq!(saved(&one), saved(&other));
+            if rest.is_empty() {
+                break;
+            }
         }
     }
 }

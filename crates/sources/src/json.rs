@@ -13,7 +13,7 @@ use arrow_array::StructArray;
 use columns::{BLOCK, Block};
 pub use columns::{Columns, Words};
 use fields::{Fields, Raw};
-use layout::Layouts;
+use layout::{Layouts, WINDOW};
 use marquee_expr::{Declared, RecordPredicate, Value};
 use marquee_pipeline::prepare::{ATTRIBUTES, DeadReason, HEADERS, KEY, RECORD_TIME};
 use serde_json::Value as Json;
@@ -23,8 +23,8 @@ use typed::Wanted;
 
 /// A record of this many bytes or more is a dead letter.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
-/// At most so many bytes are looked at together, from any byte of a record on.
-const WINDOW: usize = 32;
+/// Records of more bytes than this together are not copied: there is nothing to win.
+const SIDE_BY_SIDE: usize = 256 << 10;
 
 /// The unit of a time field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,31 +228,30 @@ impl Decoder {
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(usize, Result<&Values<'_>, DeadReason>),
     ) {
-        buffer.clear();
-        for (record, _) in records.clone() {
-            buffer.extend_from_slice(record);
-            buffer.push(b'\n');
-        }
-        buffer.extend_from_slice(&[b'\n'; WINDOW]);
-        let text = match self.sees_whole_records() {
+        let bytes = records.clone().map(|(record, _)| record.len()).sum::<usize>();
+        let text = match self.sees_whole_records() || bytes > SIDE_BY_SIDE {
             true => None,
-            false => std::str::from_utf8(buffer).ok(),
+            false => side_by_side(records.clone().map(|(record, _)| record), buffer),
+        };
+        let Some(text) = text else {
+            for (number, (record, meta)) in records.enumerate() {
+                self.decode(record, &meta, |event| each(number, event));
+            }
+            return;
         };
         let mut values = self.without_fields(&RecordMeta::default());
         let mut at = 0;
         for (number, (record, meta)) in records.enumerate() {
-            let rest = text.and_then(|text| text.get(at..));
-            at += record.len() + 1;
-            if let Some(rest) = rest {
-                set_meta(&mut values, &meta);
-                if self.read_alike(rest, &meta, &mut values) == Some(record.len())
-                    && record.len() < MAX_RECORD_BYTES
-                {
-                    each(number, Ok(&values));
-                    continue;
+            let (rest, end) = (&text[at..], at + record.len());
+            set_meta(&mut values, &meta);
+            match self.read_alike(rest, &meta, &mut values) {
+                Some(len) if len == record.len() => each(number, Ok(&values)),
+                _ => {
+                    let event = &mut |event: Result<&Values<'_>, _>| each(number, event);
+                    self.decode_any(record, Some(&text[at..end]), &meta, event);
                 }
             }
-            self.decode(record, &meta, |event| each(number, event));
+            at = end + 1;
         }
     }
 
@@ -479,6 +478,22 @@ impl Decoder {
         }
         Ok(values)
     }
+}
+
+/// Copies records into a buffer, each followed by a line feed and the last by enough of them, and
+/// gives the text that they are; `None` if one of them is none.
+#[inline]
+fn side_by_side<'b, 'r>(
+    records: impl Iterator<Item = &'r [u8]>,
+    buffer: &'b mut Vec<u8>,
+) -> Option<&'b str> {
+    buffer.clear();
+    for record in records {
+        buffer.extend_from_slice(record);
+        buffer.push(b'\n');
+    }
+    buffer.extend_from_slice(&[b'\n'; WINDOW]);
+    std::str::from_utf8(buffer).ok()
 }
 
 /// How long the line ending is that stands here.

@@ -33,6 +33,8 @@ pub struct Record<'a> {
 /// How many records a source lends at a time: few enough to stay in the cache that is next to a
 /// core, with the records that they point into.
 pub const STRETCH: usize = 32;
+/// And how many bytes of payloads, where more than one record has them.
+pub const STRETCH_BYTES: usize = 64 << 10;
 
 /// How much one read may give out.
 #[derive(Debug, Clone, Copy)]
@@ -104,8 +106,8 @@ pub trait Source: Send {
     fn release(&mut self) -> Result<(), SourceError>;
 
     /// Gives out records of a lane that are there, in the order of their offsets, and returns the
-    /// offset before which none is left to read. They come a few at a time, at least one and about
-    /// as many as [`STRETCH`]: whoever takes them can do each step for all of them.
+    /// offset before which none is left to read. They come a few at a time, at least one and at
+    /// most [`STRETCH`] of about [`STRETCH_BYTES`]: whoever takes them can do each step for all.
     fn read(
         &mut self,
         topic: usize,

@@ -585,6 +585,30 @@ mod tests {
     }
 
     #[test]
+    fn a_look_tells_an_impression_from_others_of_its_video_and_from_what_only_counts_plays() {
+        for facts in [1, HEAVY + 5] {
+            let mut group = Group::new(7);
+            let handle = group.entry(id(1));
+            let first = Fact::impression(5, 20, 3);
+            for other in 1..facts {
+                group.push(handle, Fact::impression(1000 + other, 20, 3));
+            }
+            group.push(handle, Fact::play_member(6, first));
+            assert_eq!(group.look(handle, first), Look::New);
+            let place = group.push(handle, first);
+            for _ in 0..2 {
+                assert_eq!(group.look(handle, first), Look::Known);
+                for other in [Fact::impression(5, 21, 3), Fact::impression(5, 20, 4)] {
+                    assert_eq!(group.look(handle, other), Look::OtherOfVideo);
+                }
+                let of_play = Fact::impression(6, 20, 3);
+                assert_eq!(group.look(handle, of_play), Look::New, "{facts}");
+                group.set_joined(handle, place);
+            }
+        }
+    }
+
+    #[test]
     fn eight_facts_a_request_take_less_than_16_bytes_each() {
         // Requests, fewest and most facts of each, and the bytes that a fact takes.
         let cases = [

@@ -66,7 +66,7 @@ mod tests {
         })
     }
 
-    /// A file of 20,000 rows, of which a hundred have the same video: cells, since these are what
+    /// A file of 20,000 rows, of which each hundred have a video of their own: cells, since these are what
     /// this program writes as Parquet.
     fn write(path: &Path, video: impl Fn(i64) -> String) {
         let cell = |row: i64| CellKey {

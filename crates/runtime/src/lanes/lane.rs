@@ -17,6 +17,7 @@ use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
 use marquee_sinks::{Gap, LaneCommit, LaneState};
 use marquee_sources::json::RecordMeta;
 use marquee_sources::{Limit, Record, Source, SourceError};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -322,8 +323,9 @@ impl LaneOwner {
             let verdict = event
                 .and_then(|values| self.take(stream, topic, record, values, number as u32))
                 .unwrap_or_else(|reason| Some(self.malformed(reason)));
-            if let Some(verdict) = verdict {
-                self.letter(topic, record, &verdict);
+            self.letter(topic, record, verdict.as_ref());
+            if self.pipeline.is_full() {
+                self.apply(topic, records);
             }
         });
         self.buffer = buffer;
@@ -332,14 +334,14 @@ impl LaneOwner {
 
     /// Applies what was taken of these records.
     fn apply(&mut self, topic: usize, records: &[Record<'_>]) {
-        let mut late = Vec::new();
+        let mut told = SmallVec::<[(u32, Verdict); 4]>::new();
         self.pipeline.apply(|number, verdict| {
-            if matches!(verdict, Verdict::Late(_)) {
-                late.push((number, verdict));
+            if verdict.has_letter() {
+                told.push((number, verdict));
             }
         });
-        for (number, verdict) in late {
-            self.letter(topic, &records[number as usize], &verdict);
+        for (number, verdict) in told {
+            self.letter(topic, &records[number as usize], Some(&verdict));
         }
     }
 
@@ -367,8 +369,9 @@ impl LaneOwner {
                         Some(self.malformed(reason))
                     }
                 };
-                if let Some(verdict) = verdict {
-                    self.letter(topic, record, &verdict);
+                self.letter(topic, record, verdict.as_ref());
+                if self.pipeline.is_full() {
+                    self.apply(topic, std::slice::from_ref(record));
                 }
             });
             self.apply(topic, std::slice::from_ref(record));
@@ -408,7 +411,8 @@ impl LaneOwner {
     fn tombstone(&mut self, topic: usize, record: &Record<'_>) {
         self.pipeline.malformed();
         let reason = "the record has no value (a tombstone), so it is no event".to_owned();
-        self.letter(topic, record, &Verdict::Dead(DeadReason::Malformed(reason)));
+        let verdict = Verdict::Dead(DeadReason::Malformed(reason));
+        self.letter(topic, record, Some(&verdict));
     }
 
     /// Why an event cannot be counted in this lane, if its request belongs to another one: its
@@ -433,11 +437,11 @@ impl LaneOwner {
         }
     }
 
+    /// Writes the letter of an event, if it has one.
     #[inline]
-    fn letter(&mut self, topic: usize, record: &Record<'_>, verdict: &Verdict) {
-        match verdict {
-            Verdict::Filtered | Verdict::Counted | Verdict::Duplicate => {}
-            Verdict::Late(_) | Verdict::Dead(_) => self.write_letter(topic, record, verdict),
+    fn letter(&mut self, topic: usize, record: &Record<'_>, verdict: Option<&Verdict>) {
+        if let Some(verdict) = verdict.filter(|verdict| verdict.has_letter()) {
+            self.write_letter(topic, record, verdict);
         }
     }
 

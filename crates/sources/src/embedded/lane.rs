@@ -66,7 +66,7 @@ impl Room {
 }
 
 /// A part of a segment to read: what a reader knows of it without the lock.
-struct Stretch {
+struct Span {
     path: PathBuf,
     salt: u32,
     from: Place,
@@ -106,35 +106,35 @@ impl Lane {
         let mut room = Room { records: max.0, bytes: max.1, empty: true };
         let mut next = from;
         while next < end && room.records > 0 {
-            let (index, stretch) = self.stretch(next);
+            let (index, span) = self.span(next);
             let mut milestones = Milestones::default();
             let (reached, outcome) =
-                read_stretch(handles, &stretch, next, &mut room, into, &mut milestones);
+                read_span(handles, &span, next, &mut room, into, &mut milestones);
             self.remember(index, &milestones, reached);
             match outcome {
                 // What stands before the damage is given out first; the next read, which begins
                 // at the damage, reports it.
                 Err(_) if !room.empty => return Ok(()),
                 Err(error) => return Err(error),
-                Ok(()) if reached.offset < stretch.to.offset => return Ok(()),
+                Ok(()) if reached.offset < span.to.offset => return Ok(()),
                 Ok(()) => next = reached.offset,
             }
         }
         Ok(())
     }
 
-    fn stretch(&self, offset: u64) -> (usize, Stretch) {
+    fn span(&self, offset: u64) -> (usize, Span) {
         let state = self.state();
         let index = state.holding(offset);
         let segment = &state.segments[index];
         let end = state.segments.get(index + 1).map_or(state.end, |next| next.base);
-        let stretch = Stretch {
+        let span = Span {
             path: segment::file_of(&self.folder, segment.base),
             salt: segment.salt,
             from: segment.nearest(offset),
             to: Place { offset: end, position: segment.length },
         };
-        (index, stretch)
+        (index, span)
     }
 
     fn remember(&self, index: usize, milestones: &Milestones, reached: Place) {
@@ -146,25 +146,25 @@ impl Lane {
 }
 
 /// Reads from one segment until it ends or there is no more room; tells how far it got.
-fn read_stretch(
+fn read_span(
     handles: &Handles,
-    stretch: &Stretch,
+    span: &Span,
     offset: u64,
     room: &mut Room,
     into: &mut RecordBatch,
     milestones: &mut Milestones,
 ) -> (Place, Result<(), LogError>) {
-    let mut place = stretch.from;
-    let outcome = handles.get(&stretch.path).and_then(|file| {
-        seek(&file, stretch, offset, &mut place, milestones)?;
-        while place.position < stretch.to.position {
-            if !fill(&file, stretch, &mut place, room, into, milestones)? {
+    let mut place = span.from;
+    let outcome = handles.get(&span.path).and_then(|file| {
+        seek(&file, span, offset, &mut place, milestones)?;
+        while place.position < span.to.position {
+            if !fill(&file, span, &mut place, room, into, milestones)? {
                 return Ok(());
             }
         }
-        match place.offset == stretch.to.offset {
+        match place.offset == span.to.offset {
             true => Ok(()),
-            false => Err(damage(&stretch.path, place, "the segment ends too early")),
+            false => Err(damage(&span.path, place, "the segment ends too early")),
         }
     });
     (place, outcome)
@@ -174,7 +174,7 @@ fn read_stretch(
 /// looked at here: they are checked when they are given out.
 fn seek(
     file: &File,
-    stretch: &Stretch,
+    span: &Span,
     offset: u64,
     place: &mut Place,
     milestones: &mut Milestones,
@@ -184,14 +184,14 @@ fn seek(
         let mut at = (place.position - start) as usize;
         if at + HEAD_LEN > chunk.len() {
             (start, at) = (place.position, 0);
-            let size = SEEK_CHUNK.min(stretch.to.position - start);
+            let size = SEEK_CHUNK.min(span.to.position - start);
             chunk.resize(size as usize, 0);
-            read_at(file, &stretch.path, &mut chunk, start)?;
+            read_at(file, &span.path, &mut chunk, start)?;
         }
         let head = frame::head(&chunk[at..])
             .filter(|head| head.offset == place.offset)
-            .filter(|head| place.position + head.total as u64 <= stretch.to.position)
-            .ok_or_else(|| damage(&stretch.path, *place, "no record begins there"))?;
+            .filter(|head| place.position + head.total as u64 <= span.to.position)
+            .ok_or_else(|| damage(&span.path, *place, "no record begins there"))?;
         milestones.pass(*place);
         *place = Place { offset: place.offset + 1, position: place.position + head.total as u64 };
     }
@@ -202,16 +202,16 @@ fn seek(
 /// more room. On an error the batch holds the whole records before it and nothing else.
 fn fill(
     file: &File,
-    stretch: &Stretch,
+    span: &Span,
     place: &mut Place,
     room: &mut Room,
     into: &mut RecordBatch,
     milestones: &mut Milestones,
 ) -> Result<bool, LogError> {
     let mut kept = into.arena.len();
-    let mut outcome = load_chunk(file, stretch, *place, into).map(|()| true);
+    let mut outcome = load_chunk(file, span, *place, into).map(|()| true);
     while matches!(outcome, Ok(true)) {
-        let (total, entry) = match first_frame(&into.arena[kept..], kept, stretch, *place) {
+        let (total, entry) = match first_frame(&into.arena[kept..], kept, span, *place) {
             Ok(Some(found)) => found,
             Ok(None) => break,
             Err(error) => {
@@ -237,11 +237,11 @@ fn fill(
 fn first_frame(
     rest: &[u8],
     start: usize,
-    stretch: &Stretch,
+    span: &Span,
     place: Place,
 ) -> Result<Option<(usize, Entry)>, LogError> {
-    let bad = || damage(&stretch.path, place, "the record does not match its checksum");
-    let left = stretch.to.position - place.position;
+    let bad = || damage(&span.path, place, "the record does not match its checksum");
+    let left = span.to.position - place.position;
     if rest.len() < HEAD_LEN {
         let chunk_ends = rest.is_empty() || (rest.len() as u64) < left;
         return if chunk_ends { Ok(None) } else { Err(bad()) };
@@ -253,7 +253,7 @@ fn first_frame(
     if total > rest.len() {
         return Ok(None);
     }
-    let entry = frame::check(&rest[..total], start, stretch.salt)
+    let entry = frame::check(&rest[..total], start, span.salt)
         .filter(|entry| entry.offset == place.offset)
         .ok_or_else(bad)?;
     Ok(Some((total, entry)))
@@ -263,18 +263,18 @@ fn first_frame(
 /// is sound, holds at least the whole of it.
 fn load_chunk(
     file: &File,
-    stretch: &Stretch,
+    span: &Span,
     place: Place,
     into: &mut RecordBatch,
 ) -> Result<(), LogError> {
     let start = into.arena.len();
-    let left = stretch.to.position - place.position;
+    let left = span.to.position - place.position;
     let mut loaded = 0;
     let mut wanted = CHUNK.min(left);
     while loaded < wanted {
         into.arena.resize(start + wanted as usize, 0);
         let target = &mut into.arena[start + loaded as usize..];
-        let read = read_at(file, &stretch.path, target, place.position + loaded);
+        let read = read_at(file, &span.path, target, place.position + loaded);
         if let Err(error) = read {
             into.arena.truncate(start);
             return Err(error);

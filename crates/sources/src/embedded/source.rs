@@ -1,7 +1,9 @@
 //! An owner's share of the embedded log: some lanes, given once and for ever.
 
 use super::{EmbeddedLog, RecordBatch};
-use crate::{AssignedLane, Change, Commit, Limit, Record, STRETCH, Source, SourceError};
+use crate::{
+    AssignedLane, Change, Commit, Limit, Record, STRETCH, STRETCH_BYTES, Source, SourceError,
+};
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -82,18 +84,26 @@ impl Source for EmbeddedSource {
         let records = limit.records.min((end - from) as usize);
         self.buffer.clear();
         self.log.read(topic, lane, from, records, limit.bytes, &mut self.buffer)?;
-        let mut records = self.buffer.iter().map(|record| Record {
+        let records = self.buffer.iter().map(|record| Record {
             offset: record.offset,
             record_time_ms: Some(record.record_time_ms),
             key: record.key,
             payload: Some(record.payload),
             headers: &[],
         });
-        loop {
-            let stretch: SmallVec<[Record<'_>; STRETCH]> = records.by_ref().take(STRETCH).collect();
-            if stretch.is_empty() {
-                break;
+        let mut stretch = SmallVec::<[Record<'_>; STRETCH]>::new();
+        let mut bytes = 0;
+        for record in records {
+            let len = record.payload.map_or(0, <[u8]>::len);
+            if stretch.len() == STRETCH || (!stretch.is_empty() && bytes + len > STRETCH_BYTES) {
+                each(&stretch);
+                stretch.clear();
+                bytes = 0;
             }
+            bytes += len;
+            stretch.push(record);
+        }
+        if !stretch.is_empty() {
             each(&stretch);
         }
         let next = self.buffer.last().map_or(from, |record| record.offset + 1);

@@ -12,6 +12,9 @@ use super::typed::Wanted;
 use marquee_expr::Value;
 use std::sync::OnceLock;
 
+/// At most so many bytes are looked at together, from any byte of a record on.
+pub(super) const WINDOW: usize = 32;
+
 /// How many layouts are remembered.
 const LAYOUTS: usize = 8;
 
@@ -212,10 +215,10 @@ impl Literal {
 fn string_end(bytes: &[u8], start: usize, is_long: bool) -> Option<usize> {
     let mut at = start;
     // Request ids are long: as a whole they are looked at 32 bytes at a time.
-    if is_long && let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
+    if is_long && let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
         let is_special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < 0x20);
         if !chunk.iter().fold(false, |any, byte| any | is_special(byte)) {
-            at += 32;
+            at += WINDOW;
         }
     }
     loop {

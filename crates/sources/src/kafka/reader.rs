@@ -5,7 +5,7 @@
 //! read; it also moves at the end of a partition, where librdkafka says up to where it has looked.
 
 use super::ffi::{Code, Messages, Queue};
-use crate::{Limit, Record, STRETCH};
+use crate::{Limit, Record, STRETCH, STRETCH_BYTES};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -14,9 +14,6 @@ const TAKE: usize = 4096;
 
 /// Headers of a record, by name.
 type Headers<'m> = Vec<(Cow<'m, str>, Cow<'m, str>)>;
-
-/// Bytes of a stretch, about.
-const STRETCH_BYTES: usize = 64 << 10;
 
 /// Why reading stopped for good.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +103,7 @@ impl PartitionReader {
         limit: Limit,
         each: &mut dyn FnMut(&[Record<'_>]),
     ) -> Result<u64, Stop> {
-        let mut left = limit;
+        let (mut left, mut is_first) = (limit, true);
         loop {
             if self.messages.len() == 0 {
                 self.queue.take(TAKE, &mut self.messages);
@@ -130,8 +127,7 @@ impl PartitionReader {
                 self.nothing_before = self.nothing_before.max(offset);
                 break;
             }
-            let is_first = left.records == limit.records;
-            let (records, bytes) = self.fitting(left, is_first);
+            let (records, bytes) = self.fitting(left, std::mem::take(&mut is_first));
             if records == 0 {
                 break;
             }
@@ -166,7 +162,7 @@ impl PartitionReader {
 
     /// Gives out the first messages, lets them go and returns the offset after them.
     fn lend(&mut self, count: usize, each: &mut dyn FnMut(&[Record<'_>])) -> u64 {
-        self.messages.prefetch(count, STRETCH);
+        self.messages.prefetch(count, count);
         let mut headers: Vec<Headers<'_>> = Vec::new();
         if self.with_headers {
             headers.extend(self.messages.iter().take(count).map(|message| message.headers()));

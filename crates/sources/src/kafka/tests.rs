@@ -99,7 +99,10 @@ fn read_to(
     let until = Instant::now() + PATIENCE;
     let mut records = Vec::new();
     loop {
-        let each = &mut |record: &crate::Record<'_>| records.push(Copied::of(record));
+        let each = &mut |stretch: &[crate::Record<'_>]| {
+            assert!(!stretch.is_empty() && stretch.len() <= crate::STRETCH);
+            records.extend(stretch.iter().map(Copied::of));
+        };
         let position = source.read(topic, lane, limit, each).expect("nothing fails");
         if position >= to {
             assert_eq!(position, to);
@@ -202,10 +205,14 @@ fn a_limit_holds_back_what_lies_behind_it() {
     assert_eq!(read_to(&mut source, 0, 0, before, 20).len(), 0);
     let few = Limit { records: 7, ..ALL };
     let mut count = 0;
-    let each = &mut |_: &crate::Record<'_>| count += 1;
+    let each = &mut |stretch: &[crate::Record<'_>]| count += stretch.len();
     assert_eq!(source.read(0, 0, few, each).expect("nothing fails"), 27);
     assert_eq!(count, 7);
-    assert_eq!(read_to(&mut source, 0, 0, ALL, 50).len(), 23);
+    // However little is allowed, one record is given out.
+    let little = Limit { bytes: 1, ..ALL };
+    assert_eq!(source.read(0, 0, little, &mut |s| count += s.len()).expect("nothing fails"), 28);
+    assert_eq!(count, 8);
+    assert_eq!(read_to(&mut source, 0, 0, ALL, 50).len(), 22);
     source.seek(0, &[40, 0]).expect("it goes back");
     let again = read_to(&mut source, 0, 0, ALL, 50);
     assert_eq!((again.len(), again[0].offset), (10, 40));
@@ -288,7 +295,9 @@ fn a_queue_that_is_full_of_an_earlier_assignment_does_not_keep_a_lane_from_what_
     wait_until(|| {
         // As a lane does it: what has no end behind its position is not read.
         if source.end_offset(0, 0) > position {
-            position = source.read(0, 0, ALL, &mut |_| read += 1).expect("nothing fails");
+            position = source
+                .read(0, 0, ALL, &mut |stretch| read += stretch.len())
+                .expect("nothing fails");
         }
         position == 20_010
     });

@@ -46,6 +46,15 @@ fn lines(decoder: &Decoder, text: &[u8]) -> Vec<(u64, Vec<u8>, String)> {
     found
 }
 
+fn stretch(decoder: &Decoder, records: &[&[u8]]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let records = records.iter().map(|record| (*record, RecordMeta::default()));
+    decoder.decode_all(records, &mut b"of before".to_vec(), |number, event| {
+        found.push((number, line_of(event)));
+    });
+    found
+}
+
 /// A decoder that has met these records, each of which it must have learned.
 fn decoder_of(mapping: Mapping, records: &[&str]) -> Decoder {
     let decoder = Decoder::new(mapping);
@@ -120,6 +129,26 @@ fn lines_keep_their_numbers_and_every_ending() {
     let text = [good(1).as_bytes(), b"\n\xff\n", good(2).as_bytes()].concat();
     let dead = lines(&decoder, &text).iter().map(|l| l.2.starts_with("dead")).collect::<Vec<_>>();
     assert_eq!(dead, [false, true, false]);
+}
+
+#[test]
+fn each_record_of_a_stretch_has_a_time_a_key_and_headers_of_its_own() {
+    let decoder = decoder_of(mapping(), &[FLAT]);
+    let headers = [("h".into(), "1".into())];
+    let metas = [
+        RecordMeta { record_time_ms: Some(7), headers: &headers, ..RecordMeta::default() },
+        RecordMeta { key: Some(b"k"), ..RecordMeta::default() },
+        RecordMeta::default(),
+    ];
+    // The second one is laid out otherwise.
+    let records = [FLAT, r#"{"r":"a","v":"b","t":"5"}"#, FLAT, FLAT];
+    let records = records.map(str::as_bytes).into_iter().zip(metas.iter().cycle().copied());
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    decoder.decode_all(records.clone(), &mut Vec::new(), |_, event| found.push(line_of(event)));
+    for (record, meta) in records {
+        decoder.decode(record, &meta, |event| expected.push(line_of(event)));
+    }
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -229,6 +258,10 @@ proptest! {
             for (_, line, event) in lines(decoder, &text) {
                 prop_assert_eq!(event, judge(decoder, &line));
             }
+            let records = [&record[..], FLAT.as_bytes(), b"", &record[..]];
+            let expected = records.map(|record| judge(decoder, record));
+            let found = stretch(decoder, &records);
+            prop_assert_eq!(found, expected.into_iter().enumerate().collect::<Vec<_>>());
         }
     }
 
