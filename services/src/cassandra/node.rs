@@ -220,12 +220,14 @@ storage_compatibility_mode: NONE
 const MEMORY: &str = "-XX:+UseG1GC -XX:MaxDirectMemorySize=256m -Xss384k \
                       -XX:+PerfDisableSharedMem -XX:+ExitOnOutOfMemoryError";
 
-/// Loopback needs no settling: a node starts in seconds, not in a minute. JMX is for nodetool.
+/// Loopback needs no settling: a node starts in seconds, not in a minute. The delay of the superuser
+/// is also the pause between attempts to make it: with none, a node whose neighbours are away tries
+/// without end, and fills the disk with log.
 const FLAGS: &str = "\
 -Djava.net.preferIPv4Stack=true -Djdk.attach.allowAttachSelf=true \
 -Dio.netty.tryReflectionSetAccessible=true -Dcassandra-foreground=yes \
 -Dcassandra.ring_delay_ms=100 -Dcassandra.skip_wait_for_gossip_to_settle=0 \
--Dcassandra.superuser_setup_delay_ms=-1 -Dcassandra.skip_schema_check=true \
+-Dcassandra.superuser_setup_delay_ms=500 -Dcassandra.skip_schema_check=true \
 -Dcassandra.consistent.rangemovement=false -Dcassandra.disable_tcactive_openssl=true";
 
 /// Of Java itself, where Cassandra reaches in.
