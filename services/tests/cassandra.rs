@@ -122,7 +122,7 @@ fn refusal(address: SocketAddrV4) -> Option<ErrorKind> {
 
 #[test]
 fn a_node_comes_back_after_kill_and_stop_with_all_that_it_acknowledged() {
-    if !is_there(missing_for_cassandra()) {
+    if !skip::slow() || !is_there(missing_for_cassandra()) {
         return;
     }
     let _alone = alone();
@@ -173,7 +173,7 @@ fn a_node_comes_back_after_kill_and_stop_with_all_that_it_acknowledged() {
 
 #[test]
 fn a_node_that_cannot_start_says_why() {
-    if !is_there(missing_for_cassandra()) {
+    if !skip::slow() || !is_there(missing_for_cassandra()) {
         return;
     }
     let _alone = alone();
@@ -211,7 +211,7 @@ fn wait_for_quorum(client: &mut Client) {
 
 #[test]
 fn three_nodes_do_without_one_of_them() {
-    if !is_there(missing_for_cassandra()) {
+    if !skip::slow() || !is_there(missing_for_cassandra()) {
         return;
     }
     let _alone = alone();
@@ -232,7 +232,7 @@ fn three_nodes_do_without_one_of_them() {
 
 #[test]
 fn a_node_comes_back_while_another_one_is_away() {
-    if !is_there(missing_for_cassandra()) || !skip::slow() {
+    if !skip::slow() || !is_there(missing_for_cassandra()) {
         return;
     }
     let _alone = alone();

@@ -32,7 +32,7 @@ fn missing_curl() -> Option<String> {
 
 #[test]
 fn objects_are_files_and_survive_kill_and_stop() {
-    if !is_there(missing_for_s3()) || !is_there(missing_curl()) {
+    if !skip::slow() || !is_there(missing_for_s3()) || !is_there(missing_curl()) {
         return;
     }
     let data = tempfile::tempdir().expect("a folder");
@@ -73,7 +73,7 @@ fn objects_are_files_and_survive_kill_and_stop() {
 
 #[test]
 fn stores_stand_side_by_side() {
-    if !is_there(missing_for_s3()) || !is_there(missing_curl()) {
+    if !skip::slow() || !is_there(missing_for_s3()) || !is_there(missing_curl()) {
         return;
     }
     let [one, other] = [(); 2].map(|()| S3::start(S3Options::default()).expect("it starts"));
