@@ -3,7 +3,7 @@
 //!
 //! | in it | what |
 //! |---|---|
-//! | `kafka-VERSION`, `toxiproxy-VERSION` | installed files; such a folder is complete or absent |
+//! | `kafka-VERSION` and so on | installed files; such a folder is complete or absent |
 //! | `background/NAME` | settings, log, pid and data of a server that runs in the background |
 //! | `NAME.lock` | empty; held while something of that name is made |
 

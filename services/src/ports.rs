@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 /// Below what Linux and macOS give to outgoing connections (from 32768 or 49152), and above the fixed
@@ -35,17 +35,25 @@ pub fn free_port() -> u16 {
     ports.into_iter().find(|port| is_free(port)).expect("one of thousands of ports is free")
 }
 
-/// An error that names the port, if somebody listens on it.
+/// An error that names the port of 127.0.0.1, if somebody listens on it.
 pub(crate) fn ensure_free(service: &str, port: u16) -> Result<()> {
-    bind(port).map(drop).with_context(|| {
-        format!(
-            "{service} cannot listen on 127.0.0.1:{port}: end what uses that port, and try again"
-        )
+    ensure_free_at(service, local(port))
+}
+
+/// The same of any address of loopback.
+pub(crate) fn ensure_free_at(service: &str, address: SocketAddrV4) -> Result<()> {
+    TcpListener::bind(address).map(drop).with_context(|| {
+        format!("{service} cannot listen on {address}: end what uses that port, and try again")
     })
 }
 
+/// The port of 127.0.0.1.
+pub(crate) fn local(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+}
+
 fn bind(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    TcpListener::bind(local(port))
 }
 
 #[cfg(test)]

@@ -88,6 +88,12 @@ impl Log {
         &self.path
     }
 
+    /// The log of a server that runs, read by somebody else: only what it writes from now on.
+    pub(crate) fn rest(&self) -> Log {
+        let from = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        Log { path: self.path.clone(), from }
+    }
+
     pub(crate) fn contains(&self, words: &str) -> bool {
         self.text().contains(words)
     }

@@ -1,24 +1,51 @@
 //! The tools of the machine that fetch and run servers.
 
 use anyhow::{Context, Result, ensure};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What Kafka 4 asks for.
-const JAVA_MIN: u32 = 17;
+pub(crate) const FOR_KAFKA: JavaVersions = JavaVersions { min: 17, max: u32::MAX };
 
-/// A `java` that is new enough: on the path, of JAVA_HOME, or where Debian puts them.
-pub(crate) fn java() -> Option<PathBuf> {
-    let of_home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
-    let installed = std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
-    let installed = installed.map(|entry| entry.path().join("bin/java"));
-    let candidates = on_path("java").into_iter().chain(of_home).chain(installed);
-    candidates.into_iter().find(|java| version(java).is_some_and(|version| version >= JAVA_MIN))
+/// The newest that Cassandra 5 is made for: it sets a security manager, which later ones refuse.
+pub(crate) const FOR_CASSANDRA: JavaVersions = JavaVersions { min: 17, max: 17 };
+
+/// The versions of Java that a server runs on.
+pub(crate) struct JavaVersions {
+    min: u32,
+    max: u32,
 }
 
-/// What is missing if [`java`] finds none.
-pub(crate) fn java_in_words() -> String {
-    format!("java {JAVA_MIN} or newer")
+impl JavaVersions {
+    /// A `java` of such a version: on the path, of JAVA_HOME, or where Debian puts them.
+    pub(crate) fn find(&self) -> Option<PathBuf> {
+        let of_home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
+        let installed = std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
+        let installed = installed.map(|entry| entry.path().join("bin/java"));
+        let candidates = on_path("java").into_iter().chain(of_home).chain(installed);
+        let fits = |java: &PathBuf| version(java).is_some_and(|version| self.has(version));
+        candidates.into_iter().find(fits)
+    }
+
+    /// The same, or an error that says which is missing.
+    pub(crate) fn require(&self) -> Result<PathBuf> {
+        self.find().with_context(|| format!("{self} is missing"))
+    }
+
+    fn has(&self, version: u32) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+}
+
+impl fmt::Display for JavaVersions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max {
+            u32::MAX => write!(f, "java {} or newer", self.min),
+            max if max == self.min => write!(f, "java {max}"),
+            max => write!(f, "java {} to {max}", self.min),
+        }
+    }
 }
 
 /// A program by its name, if the path has it.
@@ -29,13 +56,18 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
 
 /// Runs a command to its end. If it fails, the error has what it printed last.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// The same; returns what the command has printed on its standard output.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot start {program}"))?;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = tail(&String::from_utf8_lossy(&printed));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let printed = tail(&text(&[output.stdout.as_slice(), &output.stderr].concat()));
     ensure!(output.status.success(), "{program} failed ({}):\n{printed}", output.status);
-    Ok(())
+    Ok(text(&output.stdout))
 }
 
 /// The last lines of a text.
@@ -70,6 +102,22 @@ mod tests {
         ] {
             assert_eq!(major(printed), expected, "{printed}");
         }
+    }
+
+    #[test]
+    fn a_server_takes_the_versions_that_it_is_made_for() {
+        for (java, version, expected) in [
+            (FOR_KAFKA, 11, false),
+            (FOR_KAFKA, 17, true),
+            (FOR_KAFKA, 25, true),
+            (FOR_CASSANDRA, 11, false),
+            (FOR_CASSANDRA, 17, true),
+            (FOR_CASSANDRA, 21, false),
+        ] {
+            assert_eq!(java.has(version), expected, "{java}: {version}");
+        }
+        assert_eq!(FOR_KAFKA.to_string(), "java 17 or newer");
+        assert_eq!(FOR_CASSANDRA.to_string(), "java 17");
     }
 
     #[test]

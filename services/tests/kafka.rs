@@ -1,23 +1,15 @@
 //! The servers are what they promise to be: a broker that comes back after `kill -9`, a proxy that
 //! cuts. What clients do with them is tested where the clients are.
 
+mod skip;
+
 use marquee_services::{
     Kafka, KafkaOptions, Toxiproxy, free_port, missing_for_kafka, missing_for_toxiproxy,
 };
+use skip::is_there;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-/// Whether the test can run. If not, it says so, or panics in CI: there everything must run.
-fn is_there(missing: Option<String>) -> bool {
-    let Some(tool) = missing else { return true };
-    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    assert!(!is_ci, "{tool} is missing, and this is CI");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not by `eprintln!`: the test harness keeps to itself what passing tests print.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {tool} is missing\n").as_bytes());
-    false
-}
 
 fn connect(port: u16) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;

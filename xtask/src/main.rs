@@ -45,7 +45,7 @@ enum Chore {
     Bench(bench::Arguments),
     /// Simulate histories with faults by their seeds, and judge them by the contract
     Sim(sim::Arguments),
-    /// Start, stop and install real servers: a Kafka broker, a fault proxy
+    /// Start, stop and install real servers: Kafka, Cassandra, an object store, a fault proxy
     Services(services::Arguments),
 }
 

@@ -24,7 +24,7 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Services {
-    /// kafka, toxiproxy
+    /// kafka, toxiproxy, cassandra (one node), cassandra3 (three nodes), s3
     #[arg(required = true, value_name = "NAME")]
     services: Vec<Service>,
 }

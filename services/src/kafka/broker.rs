@@ -33,8 +33,7 @@ impl Broker {
     /// Installs Kafka if it is absent, writes the settings, formats the storage if it is new.
     /// Returns the command that runs the broker.
     pub(crate) fn prepare(&self) -> Result<Command> {
-        let java = tools::java();
-        let java = java.with_context(|| format!("{} is missing", tools::java_in_words()))?;
+        let java = tools::FOR_KAFKA.require()?;
         let jars = Service::Kafka.install()?.join("lib/*");
         for folder in [&self.run, &self.data] {
             fs::create_dir_all(folder)
