@@ -2,7 +2,8 @@
 
 use crate::duckdb::{DuckDb, literal};
 use marquee_model::Side;
-use marquee_sinks::embedded::{CellQuery, EmbeddedStore};
+use marquee_sinks::CellQuery;
+use marquee_sinks::embedded::EmbeddedStore;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -8,10 +8,10 @@ use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::{open_files, pages};
 use marquee_server::Parts;
-use marquee_sinks::SinkError;
-use marquee_sinks::embedded::{EmbeddedStore, Identity, OWNER_FILE, StoreMemory};
+use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE, StoreMemory};
 use marquee_sinks::letters::LetterFolder;
 use marquee_sinks::snapshots::SnapshotFolder;
+use marquee_sinks::{Identity, SinkError, Store};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ impl Service {
         let parts = Parts {
             plan,
             log: log.appender(),
-            store: store.clone(),
+            store: Arc::new(store.clone()),
             status: lanes.status().clone(),
             max_body_bytes: config.collector.max_body_bytes,
             clock: wiring::now_ms,

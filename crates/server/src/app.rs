@@ -5,7 +5,7 @@ use crate::metrics::CollectorMetrics;
 use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
-use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sinks::Store;
 use marquee_sources::Appender;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -23,7 +23,7 @@ const TREE_FACTOR: usize = 16;
 pub(crate) struct App {
     pub(crate) plan: Arc<Plan>,
     pub(crate) log: Arc<dyn Appender>,
-    pub(crate) store: EmbeddedStore,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) max_body_bytes: usize,
     pub(crate) clock: fn() -> i64,

@@ -42,7 +42,7 @@ use axum::routing::{get, post};
 use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
-use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sinks::Store;
 use marquee_sources::Appender;
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub struct Parts {
     /// Takes what is accepted; its topics are those of [`Plan::topics`] in their order.
     pub log: Arc<dyn Appender>,
     /// The store, which is only read.
-    pub store: EmbeddedStore,
+    pub store: Arc<dyn Store>,
     /// What the lanes say of themselves.
     pub status: Arc<StatusBoard>,
     /// The largest body of a request to the collector.

@@ -24,7 +24,7 @@ pub(crate) async fn trends(State(app): State<Arc<App>>, uri: Uri) -> Result<Json
         Arc::clone(&app.reads).acquire_owned().await.map_err(|error| Problem::bug(&error))?;
     // Reading waits for the disk. The turn ends with it, not with a client that has gone.
     let read = move || {
-        let page = trends::run(&app.store, &query);
+        let page = trends::run(&*app.store, &query);
         drop(turn);
         page
     };

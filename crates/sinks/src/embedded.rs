@@ -12,16 +12,15 @@
 //! before anybody can read it, so counts, members and position can never disagree; a lost tail of
 //! the journal is a longer replay, never a wrong number.
 
-mod generation;
 mod keys;
 mod read;
 mod rows;
 mod write;
 
-pub use generation::{Generation, Identity};
-pub use read::CellQuery;
-
-use crate::{Gap, LaneCommit, LaneState, Sink, SinkError};
+use crate::{
+    CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Sink,
+};
+use crate::{SinkError, Store};
 use fjall::compaction::Leveled;
 use fjall::config::{CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -34,6 +33,12 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use write::{CellWrite, Writing, cell_writes};
+
+/// Under which key the generation stands.
+const GENERATION: &str = "generation";
+
+/// Version of the layout.
+const FORMAT: u32 = 2;
 
 /// Rows written lately that a lane may keep at least, bytes.
 const RECENT_BYTES: u64 = 256 << 10;
@@ -99,8 +104,8 @@ impl EmbeddedStore {
     ) -> Result<Self, SinkError> {
         let is_new = !path.join("db").exists();
         let mut store = Self::open_any(path, keeps_members, memory)?;
-        store.generation = match generation::read(&store.meta, path)? {
-            Some(generation) => generation.checked(identity, path)?,
+        store.generation = match store.stored_generation()? {
+            Some(generation) => generation.checked(identity, &path.display().to_string())?,
             None if is_new || store.is_empty()? => store.create(identity)?,
             None => return Err(store.damaged("it holds cells, but no generation")),
         };
@@ -129,7 +134,7 @@ impl EmbeddedStore {
         }
         let mut store = Self::open_any(path, true, StoreMemory::default())?;
         let absent = || SinkError::Absent { path: path.display().to_string() };
-        store.generation = generation::read(&store.meta, path)?.ok_or_else(absent)?;
+        store.generation = store.stored_generation()?.ok_or_else(absent)?;
         Ok(store)
     }
 
@@ -190,21 +195,22 @@ impl EmbeddedStore {
 
     fn create(&self, identity: &Identity) -> Result<Generation, SinkError> {
         let absent = || SinkError::Absent { path: self.path.display().to_string() };
-        let generation = Generation::new(identity).ok_or_else(absent)?;
+        let generation = Generation::new(identity, FORMAT).ok_or_else(absent)?;
         self.meta
-            .insert(generation::KEY, generation.to_json())
+            .insert(GENERATION, generation.to_json())
             .and_then(|()| self.db.persist(PersistMode::SyncAll))
             .map_err(|e| failed(&self.path, &e))?;
         Ok(generation)
     }
 
-    fn is_empty(&self) -> Result<bool, SinkError> {
-        self.counts.is_empty().map_err(|e| failed(&self.path, &e))
+    fn stored_generation(&self) -> Result<Option<Generation>, SinkError> {
+        let bytes = self.meta.get(GENERATION).map_err(|e| failed(&self.path, &e))?;
+        let name = self.path.display().to_string();
+        bytes.map(|bytes| Generation::of_json(&bytes, &name, FORMAT)).transpose()
     }
 
-    /// The generation that the store belongs to.
-    pub fn generation(&self) -> &Generation {
-        &self.generation
+    fn is_empty(&self) -> Result<bool, SinkError> {
+        self.counts.is_empty().map_err(|e| failed(&self.path, &e))
     }
 
     /// Folder of the store.
@@ -215,32 +221,6 @@ impl EmbeddedStore {
     /// Whether members are kept, or counts only.
     pub fn keeps_members(&self) -> bool {
         self.keeps_members
-    }
-
-    /// Adds members to closed epochs of a lane, by union: `cells` gives for each cell the chunk of
-    /// the impressions and that of the plays, and the counts of the union. Durable on return.
-    ///
-    /// # Errors
-    /// The store cannot be read or written.
-    pub fn write_closed(
-        &self,
-        lane: u32,
-        name: u64,
-        cells: &[(&CellKey, CellCounts, [Vec<u8>; 2])],
-        state: &LaneState,
-    ) -> Result<(), SinkError> {
-        let mut writes = Vec::with_capacity(cells.len());
-        for (number, (cell, counts, _)) in cells.iter().enumerate() {
-            let CellKey { ref video, epoch_start_ms, epoch_ms, ref slice } = **cell;
-            let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
-            writes.push(CellWrite { row, video, counts: *counts, number });
-        }
-        let write_chunk = |number: usize, side: Side, bytes: &mut Vec<u8>| {
-            bytes.extend_from_slice(&cells[number].2[side as usize]);
-        };
-        let mut writing = Writing::new(self);
-        writing.lane(lane, name, &writes, state, write_chunk)?;
-        writing.commit()
     }
 
     /// A row of counts as it is stored; empty where it was never written.
@@ -317,6 +297,49 @@ impl Sink for EmbeddedStore {
             write.insert(&self.gaps, key, []);
         }
         write.commit().map_err(|e| failed(&self.path, &e))
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    fn cells(
+        &self,
+        query: &CellQuery,
+        each: &mut dyn FnMut(CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        self.sums(query, each)
+    }
+
+    fn gaps(&self) -> Result<Vec<Gap>, SinkError> {
+        self.stored_gaps()
+    }
+
+    fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError> {
+        self.stored_members(lane, cells)
+    }
+
+    fn write_closed(
+        &self,
+        lane: u32,
+        name: u64,
+        cells: &[ClosedCell<'_>],
+        state: &LaneState,
+    ) -> Result<(), SinkError> {
+        let mut writes = Vec::with_capacity(cells.len());
+        for (number, ClosedCell { key, counts, .. }) in cells.iter().enumerate() {
+            let CellKey { ref video, epoch_start_ms, epoch_ms, ref slice } = **key;
+            let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
+            writes.push(CellWrite { row, video, counts: *counts, number });
+        }
+        let write_chunk = |number: usize, side: Side, bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(&cells[number].chunks[side as usize]);
+        };
+        let mut writing = Writing::new(self);
+        writing.lane(lane, name, &writes, state, write_chunk)?;
+        writing.commit()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where deltas go. One small trait, [`Sink`]; one folder for each store behind it.
+//! Where deltas go. Two small traits: a [`Sink`] takes what lanes commit, a [`Store`] also answers
+//! what was counted; one folder for each store behind them.
 //!
 //! A sink takes whole batches of one lane: the members that are new, the counts of the changed
 //! cells, and the state from which the lane goes on. It never takes anything back (invariant
@@ -7,10 +8,12 @@
 pub mod cells;
 pub mod embedded;
 mod gaps;
+mod generation;
 pub mod letters;
 pub mod snapshots;
 
 pub use gaps::Gap;
+pub use generation::{Generation, Identity};
 
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::LaneBatch;
@@ -49,6 +52,71 @@ pub trait Sink: Send + Sync {
 
     /// Remembers for ever that cells may lack members. Durable on return.
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError>;
+}
+
+/// Which cells to read. The default: all.
+#[derive(Clone, Debug, Default)]
+pub struct CellQuery {
+    /// Epochs that start at or after this time, milliseconds.
+    pub from_ms: Option<i64>,
+    /// Epochs that start before this time, milliseconds.
+    pub to_ms: Option<i64>,
+    /// Only this video.
+    pub video: Option<String>,
+    /// Only this slice (JSON, empty for the empty slice).
+    pub slice: Option<String>,
+}
+
+/// A store, as it is seen by those who ask what was counted or add to what is closed.
+pub trait Store: Sink {
+    /// The generation that it belongs to.
+    fn generation(&self) -> &Generation;
+
+    /// Calls `each` with every cell that the query selects, lanes added up.
+    fn cells(
+        &self,
+        query: &CellQuery,
+        each: &mut dyn FnMut(CellKey, CellCounts),
+    ) -> Result<(), SinkError>;
+
+    /// All gaps, in no order that means anything.
+    fn gaps(&self) -> Result<Vec<Gap>, SinkError>;
+
+    /// What it holds of some cells of a lane: both sets of each that has any member.
+    fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError>;
+
+    /// Adds members to closed epochs of a lane, by union. Durable on return. `name` tells this
+    /// write from every other one of the lane that is no repetition of it.
+    fn write_closed(
+        &self,
+        lane: u32,
+        name: u64,
+        cells: &[ClosedCell<'_>],
+        state: &LaneState,
+    ) -> Result<(), SinkError>;
+
+    /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed
+    /// when every lane has closed it.
+    fn sealed_before_ms(&self) -> Result<i64, SinkError> {
+        let longest_ms = self.generation().epochs_ms()[0];
+        let mut sealed_before = i64::MAX;
+        for lane in 0..self.generation().lanes {
+            let frontier = self.lane_state(lane)?.map_or(0, |state| state.frontier);
+            sealed_before = sealed_before.min(frontier.saturating_mul(longest_ms));
+        }
+        Ok(sealed_before)
+    }
+}
+
+/// What is added to a cell of a closed epoch.
+#[derive(Clone, Debug)]
+pub struct ClosedCell<'c> {
+    /// The cell.
+    pub key: &'c CellKey,
+    /// The counts of the union.
+    pub counts: CellCounts,
+    /// Chunks of the new members (impressions, then plays), empty where there are none.
+    pub chunks: [Vec<u8>; 2],
 }
 
 /// Both sets of cells: impressions, then plays.

@@ -9,8 +9,8 @@ use marquee_pipeline::chunk::{self, Id, IdRef};
 use marquee_pipeline::lane::LaneSettings;
 use marquee_pipeline::prepare::Stream;
 use marquee_pipeline::{LanePipeline, Settings};
-use marquee_sinks::embedded::{CellQuery, EmbeddedStore, Identity, StoreMemory};
-use marquee_sinks::{LaneCommit, LaneState, Members, Sink};
+use marquee_sinks::embedded::{EmbeddedStore, StoreMemory};
+use marquee_sinks::{CellQuery, ClosedCell, Identity, LaneCommit, LaneState, Members, Sink, Store};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use std::borrow::Cow;
@@ -82,7 +82,10 @@ impl Expected {
         };
         let cells: Vec<_> = writes
             .iter()
-            .map(|(cell, (counts, ids))| (*cell, **counts, [chunk(&ids[0]), chunk(&ids[1])]))
+            .map(|(cell, (counts, ids))| {
+                let chunks = [chunk(&ids[0]), chunk(&ids[1])];
+                ClosedCell { key: cell, counts: **counts, chunks }
+            })
             .collect();
         store.write_closed(lane, name, &cells, &LaneState::default()).unwrap();
         for (cell, (counts, ids)) in writes {
@@ -107,9 +110,10 @@ impl Expected {
             let open = members.iter().filter(|(cell, _)| later(cell));
             let open: Members = open.map(|(cell, sets)| (cell.clone(), sets.clone())).collect();
             prop_assert_eq!(members_of_lane(store, lane, EPOCH_MS), open);
-            let some = members.keys().step_by(3);
-            let wanted: Members = some.clone().map(|c| (c.clone(), members[c].clone())).collect();
-            prop_assert_eq!(store.members_of_cells(lane, some).unwrap(), wanted);
+            let some: Vec<&CellKey> = members.keys().step_by(3).collect();
+            let of_cell = |cell: &&CellKey| ((*cell).clone(), members[*cell].clone());
+            let wanted: Members = some.iter().map(of_cell).collect();
+            prop_assert_eq!(store.members_of_cells(lane, &some).unwrap(), wanted);
             for (cell, counts) in counts {
                 let sum = sums.entry(cell.clone()).or_default();
                 *sum = sum.plus(*counts);
@@ -128,7 +132,8 @@ impl Expected {
         });
         for query in queries.chain([CellQuery::default()]) {
             let mut found = BTreeMap::new();
-            let each = |cell, counts| assert_eq!(found.insert(cell, counts), None, "told twice");
+            let each =
+                &mut |cell, counts| assert_eq!(found.insert(cell, counts), None, "told twice");
             store.cells(&query, each).unwrap();
             let wanted = |cell: &CellKey| {
                 query.from_ms.is_none_or(|from_ms| cell.epoch_start_ms >= from_ms)

@@ -6,9 +6,9 @@ use crate::config::{AttributeType, Config, LogKind};
 use crate::{service, wiring};
 use marquee_model::{CellCounts, CellKey, format_time_ms, parse_time_ms};
 use marquee_server::trends::{Page, Slices, Sort, TrendCell, TrendQuery, run};
-use marquee_sinks::SinkError;
 use marquee_sinks::cells::write_csv;
 use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE};
+use marquee_sinks::{SinkError, Store};
 use serde_json::{Map, Value as Json};
 use std::io::Write;
 

@@ -8,8 +8,7 @@ use super::{CellMembers, Outcome};
 use crate::plan::Plan;
 use marquee_model::{CellCounts, CellKey, format_time_ms, lane_of};
 use marquee_pipeline::chunk::{self, Id, IdRef};
-use marquee_sinks::embedded::EmbeddedStore;
-use marquee_sinks::{LaneState, Members, Sink, SinkError};
+use marquee_sinks::{ClosedCell, LaneState, Members, SinkError, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -64,7 +63,7 @@ pub enum IntoStoreError {
 /// Adds the cells of a backfill, made with members, to a store. `run` names this run and must
 /// never be used twice; `now_ms` is the time of this machine.
 pub fn write_into(
-    store: &EmbeddedStore,
+    store: &dyn Store,
     plan: &Plan,
     mut outcome: Outcome,
     run: u64,
@@ -144,13 +143,14 @@ fn check_closed(
     }
 }
 
-fn check_members(store: &EmbeddedStore, lane: u32, cells: &Members) -> Result<(), IntoStoreError> {
+fn check_members(store: &dyn Store, lane: u32, cells: &Members) -> Result<(), IntoStoreError> {
     let stored = store.counts_of_lane(lane, 0)?;
     let mut known: Vec<_> =
         cells.keys().filter_map(|cell| stored.get(cell).map(|counts| (cell, counts))).collect();
     by_epochs(&mut known, |(cell, _)| cell);
     for known in known.chunks(WRITE_CELLS) {
-        let members = store.members_of_cells(lane, known.iter().map(|(cell, _)| *cell))?;
+        let cells: Vec<&CellKey> = known.iter().map(|(cell, _)| *cell).collect();
+        let members = store.members_of_cells(lane, &cells)?;
         check_counts(known, &members)?;
     }
     Ok(())
@@ -179,7 +179,7 @@ fn check_counts(
 }
 
 fn write_lane(
-    store: &EmbeddedStore,
+    store: &dyn Store,
     lane: u32,
     cells: Members,
     state: &LaneState,
@@ -193,14 +193,15 @@ fn write_lane(
         store.write_closed(lane, run, &[], state)?;
     }
     for part in cells.chunks(WRITE_CELLS) {
-        let stored = store.members_of_cells(lane, part.iter().map(|(cell, _)| cell))?;
+        let keys: Vec<&CellKey> = part.iter().map(|(cell, _)| cell).collect();
+        let stored = store.members_of_cells(lane, &keys)?;
         let mut writes = Vec::with_capacity(part.len());
         for (cell, [impressions, plays]) in part {
             let [had_impressions, had_plays] = stored.get(cell).unwrap_or(&none);
             let (impressions, shown) = union(had_impressions, impressions);
             let (plays, played) = union(had_plays, plays);
             let counts = CellCounts { impressions: shown, plays: played };
-            writes.push((cell, counts, [impressions, plays]));
+            writes.push(ClosedCell { key: cell, counts, chunks: [impressions, plays] });
         }
         store.write_closed(lane, run, &writes, state)?;
     }

@@ -25,8 +25,7 @@ pub use cursor::Cursor;
 pub use parameters::{QueryError, canonical_slice};
 
 use marquee_model::{CellCounts, CellKey};
-use marquee_sinks::embedded::{CellQuery, EmbeddedStore};
-use marquee_sinks::{Gap, Sink, SinkError};
+use marquee_sinks::{CellQuery, Gap, SinkError, Store};
 use order::Best;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -133,7 +132,7 @@ pub struct Page {
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn run(store: &EmbeddedStore, query: &TrendQuery) -> Result<Page, SinkError> {
+pub fn run(store: &dyn Store, query: &TrendQuery) -> Result<Page, SinkError> {
     let longest_ms = store.generation().epochs_ms()[0];
     // Asked before the cells are read: what was sealed then does not change any more.
     let sealed_before_ms = store.sealed_before_ms()?;
@@ -145,7 +144,7 @@ pub fn run(store: &EmbeddedStore, query: &TrendQuery) -> Result<Page, SinkError>
             Slices::All => None,
         };
         let cells = CellQuery { from_ms: Some(from_ms), to_ms, video: query.video.clone(), slice };
-        store.cells(&cells, |key, counts| {
+        store.cells(&cells, &mut |key, counts| {
             if query.wants(&key, counts) {
                 best.push((key, counts));
             }
@@ -200,7 +199,7 @@ struct Doubts {
 }
 
 impl Doubts {
-    fn of(store: &EmbeddedStore, lanes_elsewhere: &[u32]) -> Result<Doubts, SinkError> {
+    fn of(store: &dyn Store, lanes_elsewhere: &[u32]) -> Result<Doubts, SinkError> {
         let mut elsewhere_from_ms = i64::MAX;
         for lane in lanes_elsewhere {
             let frontier = store.lane_state(*lane)?.map_or(0, |state| state.frontier);

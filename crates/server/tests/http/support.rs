@@ -10,8 +10,8 @@ use marquee_pipeline::prepare::Stream;
 use marquee_runtime::status::StatusBoard;
 use marquee_runtime::{Plan, StreamPlan};
 use marquee_server::{Parts, router};
-use marquee_sinks::LaneState;
-use marquee_sinks::embedded::{EmbeddedStore, Identity};
+use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sinks::{ClosedCell, Identity, LaneState, Store};
 use marquee_sources::embedded::{EmbeddedLog, RecordBatch};
 use marquee_sources::json::{Decoder, Mapping, TimeUnit};
 use serde_json::{Value as Json, json};
@@ -130,7 +130,7 @@ impl Setup {
         let parts = Parts {
             plan: Arc::new(plan),
             log: Arc::new(log.clone()),
-            store: store.clone(),
+            store: Arc::new(store.clone()),
             status: Arc::clone(&status),
             max_body_bytes: self.max_body_bytes,
             clock: || NOW_MS,
@@ -191,8 +191,10 @@ impl Server {
             .collect();
         let state = LaneState { frontier, ..LaneState::default() };
         let none = [Vec::new(), Vec::new()];
-        let cells: Vec<_> =
-            cells.iter().map(|(key, counts)| (key, *counts, none.clone())).collect();
+        let cells: Vec<_> = cells
+            .iter()
+            .map(|(key, counts)| ClosedCell { key, counts: *counts, chunks: none.clone() })
+            .collect();
         self.store.write_closed(lane, 1, &cells, &state).unwrap();
     }
 }

@@ -2,24 +2,11 @@
 
 use super::keys::{self, RowKey, bucket_of};
 use super::{EmbeddedStore, failed, rows};
-use crate::{Gap, Members, Sink, SinkError};
+use crate::{CellQuery, Gap, Members, SinkError};
 use fjall::{Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, ChunkError, Id};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Which cells to read. The default: all.
-#[derive(Clone, Debug, Default)]
-pub struct CellQuery {
-    /// Epochs that start at or after this time, milliseconds.
-    pub from_ms: Option<i64>,
-    /// Epochs that start before this time, milliseconds.
-    pub to_ms: Option<i64>,
-    /// Only this video.
-    pub video: Option<String>,
-    /// Only this slice (JSON, empty for the empty slice).
-    pub slice: Option<String>,
-}
 
 impl EmbeddedStore {
     /// Calls `each` with every cell of every lane that the query selects, all lanes of a cell one
@@ -84,11 +71,11 @@ impl EmbeddedStore {
         RowKey::read(key).ok_or_else(|| self.damaged("a key of counts is unreadable"))
     }
 
-    /// Calls `each` with every cell that the query selects, lanes added up.
-    pub fn cells(
+    /// See [`crate::Store::cells`].
+    pub(super) fn sums(
         &self,
         query: &CellQuery,
-        mut each: impl FnMut(CellKey, CellCounts),
+        each: &mut dyn FnMut(CellKey, CellCounts),
     ) -> Result<(), SinkError> {
         let mut last: Option<(CellKey, CellCounts)> = None;
         self.scan(query, |cell, _, counts| match &mut last {
@@ -105,17 +92,14 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// What the store holds of some cells of a lane: both sets of each that has any member.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn members_of_cells<'c>(
+    /// See [`crate::Store::members_of_cells`].
+    pub(super) fn stored_members(
         &self,
         lane: u32,
-        cells: impl Iterator<Item = &'c CellKey>,
+        cells: &[&CellKey],
     ) -> Result<Members, SinkError> {
         let mut rows: BTreeMap<Vec<u8>, BTreeMap<&str, &CellKey>> = BTreeMap::new();
-        for cell in cells {
+        for &cell in cells {
             let CellKey { epoch_ms, epoch_start_ms, ref slice, ref video } = *cell;
             let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
             rows.entry(row.bytes()).or_default().insert(video, cell);
@@ -196,8 +180,8 @@ impl EmbeddedStore {
         Ok(members)
     }
 
-    /// All gaps, in no order that means anything.
-    pub fn gaps(&self) -> Result<Vec<Gap>, SinkError> {
+    /// See [`crate::Store::gaps`].
+    pub(super) fn stored_gaps(&self) -> Result<Vec<Gap>, SinkError> {
         let mut gaps = Vec::new();
         for item in self.gaps.iter() {
             let key = item.key().map_err(|e| failed(&self.path, &e))?;
@@ -206,18 +190,6 @@ impl EmbeddedStore {
             gaps.push(gap);
         }
         Ok(gaps)
-    }
-
-    /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed
-    /// when every lane has closed it.
-    pub fn sealed_before_ms(&self) -> Result<i64, SinkError> {
-        let longest_ms = self.generation.epochs_ms()[0];
-        let mut sealed_before = i64::MAX;
-        for lane in 0..self.generation.lanes {
-            let frontier = self.lane_state(lane)?.map_or(0, |state| state.frontier);
-            sealed_before = sealed_before.min(frontier.saturating_mul(longest_ms));
-        }
-        Ok(sealed_before)
     }
 }
 

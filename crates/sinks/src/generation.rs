@@ -1,15 +1,8 @@
 //! Generations: one version of what is counted. A store belongs to one for ever.
 
 use crate::SinkError;
-use fjall::Keyspace;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::path::Path;
-
-pub(super) const KEY: &str = "generation";
-
-/// Version of the store's layout.
-const FORMAT: u32 = 2;
 
 /// What a process brings: its settings, and what to use if the generation is new.
 #[derive(Clone, Debug)]
@@ -41,10 +34,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// A new one; `None` where the number of lanes is not known.
-    pub(super) fn new(identity: &Identity) -> Option<Self> {
+    /// A new one, in a layout of this version; `None` where the number of lanes is not known.
+    pub(crate) fn new(identity: &Identity, format: u32) -> Option<Self> {
         Some(Generation {
-            format: FORMAT,
+            format,
             id: identity.new_id.clone(),
             lanes: identity.lanes?,
             epochs_ms: identity.epochs_ms.clone(),
@@ -58,12 +51,27 @@ impl Generation {
         &self.epochs_ms
     }
 
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    /// What a store of this name has written in a layout of this version.
+    pub(crate) fn of_json(bytes: &[u8], store: &str, expected: u32) -> Result<Self, SinkError> {
+        let json: Json = serde_json::from_slice(bytes).unwrap_or_default();
+        let path = store.to_owned();
+        match json["format"].as_u64() {
+            Some(found) if found != u64::from(expected) => {
+                Err(SinkError::OtherFormat { path, found: found as u32, expected })
+            }
+            _ => serde_json::from_value(json).map_err(|e| SinkError::Damaged {
+                path,
+                what: format!("its generation is unreadable: {e}"),
+            }),
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain data always serializes")
     }
 
-    /// The generation, if the process counts as it does.
-    pub(super) fn checked(self, identity: &Identity, path: &Path) -> Result<Self, SinkError> {
+    /// The generation of a store of this name, if the process counts as it does.
+    pub(crate) fn checked(self, identity: &Identity, store: &str) -> Result<Self, SinkError> {
         let mut differences = Vec::new();
         let mut wanted = identity.settings.clone();
         match identity.lanes {
@@ -77,26 +85,10 @@ impl Generation {
             return Ok(self);
         }
         Err(SinkError::OtherGeneration {
-            path: path.display().to_string(),
+            path: store.to_owned(),
             generation: self.id,
             difference: differences.join("; "),
         })
-    }
-}
-
-pub(super) fn read(meta: &Keyspace, path: &Path) -> Result<Option<Generation>, SinkError> {
-    let value = meta.get(KEY).map_err(|e| super::failed(path, &e))?;
-    let Some(value) = value else { return Ok(None) };
-    let json: Json = serde_json::from_slice(&value).unwrap_or_default();
-    let path = path.display().to_string();
-    match json["format"].as_u64() {
-        Some(found) if found != u64::from(FORMAT) => {
-            Err(SinkError::OtherFormat { path, found: found as u32, expected: FORMAT })
-        }
-        _ => serde_json::from_value(json).map(Some).map_err(|e| SinkError::Damaged {
-            path,
-            what: format!("its generation is unreadable: {e}"),
-        }),
     }
 }
 
