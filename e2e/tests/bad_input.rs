@@ -305,9 +305,7 @@ fn one_request_id_for_everybody(impressions: i64, plays: i64) {
         for config in ["reference.toml", "slides.toml"] {
             let out = data.file("cells.csv");
             let mut command = data.backfill(&example(config));
-            // Four seconds here; on a machine at half its speed that has other work ten were too few.
-            // A step for each pair of impressions would take minutes.
-            run_within(command.arg("--out").arg(&out), Duration::from_secs(30)).expect_code(0);
+            run_within(command.arg("--out").arg(&out), Duration::from_secs(10)).expect_code(0);
             let found = of_csv(&std::fs::read(&out).expect("it was written"));
             // 50 minutes: two epochs. Sets of one request have at most one member.
             assert!(found.len() as i64 >= videos, "{config}, {videos} videos: {}", found.len());

@@ -408,7 +408,13 @@ impl Scope<'_> {
     #[inline]
     fn candidates(&self, group: &Group, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
         match self.settings.match_ {
-            Match::RequestAndVideo => group.facts_of(handle, video).map(|(p, _)| p).collect(),
+            // An impression that is joined learns nothing from another play, and that play nothing
+            // from it, unless it counts in an epoch of its own.
+            Match::RequestAndVideo => {
+                let all = self.settings.epoch_of_play == EpochOfPlay::Play;
+                let facts = group.facts_of(handle, video).filter(|(_, f)| all || !f.is_joined());
+                facts.map(|(place, _)| place).collect()
+            }
             Match::Request => (0..group.len(handle) as u32).collect(),
         }
     }

@@ -1,9 +1,9 @@
 //! One lane: the stages put together.
 //!
 //! Events go in one by one, or are taken and then applied a few at a time, and heartbeats between
-//! them; at the end of a batch [`LanePipeline::batch`] gives
-//! what must be written, and after it is durable [`LanePipeline::advance`] lets time move on. A
-//! lane is driven by one thread and shares nothing.
+//! them; at the end of a batch [`LanePipeline::batch`] gives what must be written, and after it is
+//! durable [`LanePipeline::advance`] lets time move on. A lane is driven by one thread and shares
+//! nothing.
 
 use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;

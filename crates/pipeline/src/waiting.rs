@@ -76,8 +76,8 @@ impl Waiting {
         self.taken.iter().zip(&self.videos).map(|((taken, _), video)| (taken.time_ms, *video))
     }
 
-    /// Every event that has a number, with what was taken of it and the text of its request id, if that is no
-    /// UUID.
+    /// Every event that has a number, with what was taken of it and the text of its request id, if
+    /// that is no UUID.
     #[inline]
     pub(crate) fn events(&self) -> impl Iterator<Item = (Event, &Taken, &[u8])> {
         self.taken.iter().zip(&self.videos).map(|((taken, [end_of_video, end]), video)| {

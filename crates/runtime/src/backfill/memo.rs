@@ -66,8 +66,8 @@ mod tests {
         })
     }
 
-    /// A file of 20,000 rows, of which each hundred have a video of their own: cells, since these are what
-    /// this program writes as Parquet.
+    /// A file of 20,000 rows, of which each hundred have a video of their own: cells, since these
+    /// are what this program writes as Parquet.
     fn write(path: &Path, video: impl Fn(i64) -> String) {
         let cell = |row: i64| CellKey {
             video: video(row / 100),
