@@ -9,7 +9,7 @@ use crate::process::{cpu_of_threads, rss_bytes};
 use anyhow::{Result, anyhow, ensure};
 use marquee::commands::Failure;
 use marquee::config::Config;
-use marquee::{service, wiring};
+use marquee::{store, wiring};
 use marquee_e2e::data::example;
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::Id;
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     config.store.path = folder.path().join("store");
     let sink: Arc<dyn Sink> = match arguments.no_store {
         true => Arc::new(Nowhere),
-        false => Arc::new(service::open_store(&config, &plan).map_err(failed)?),
+        false => store::open(&config, &plan).map_err(failed)?.lanes,
     };
     let (sources, total) =
         endless::sources(arguments.requests, arguments.events, arguments.threads)?;

@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod generate;
 mod run;
+mod schema;
 mod trends;
 
 pub use failure::Failure;
@@ -42,6 +43,8 @@ enum Command {
     Trends(trends::Arguments),
     /// Check a configuration and show what it means
     Check(check::Arguments),
+    /// Show or make the tables of a Cassandra store
+    Schema(schema::Arguments),
     /// Write invented impressions and plays to files or Kafka, the same for the same flags
     Generate(generate::Arguments),
 }
@@ -86,6 +89,7 @@ impl Cli {
             Command::Trends(arguments) => arguments.run(),
             Command::Backfill(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
+            Command::Schema(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
         }
     }

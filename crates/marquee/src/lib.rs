@@ -9,4 +9,5 @@ pub mod config;
 pub mod generate;
 mod log;
 pub mod service;
+pub mod store;
 pub mod wiring;

@@ -4,7 +4,6 @@ use crate::commands::Failure;
 use crate::config::{Config, LogKind};
 use crate::wiring;
 use marquee_runtime::Plan;
-use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sources::embedded::{EmbeddedLog, EmbeddedSource, LogError};
 use marquee_sources::kafka::{KafkaAppender, KafkaCluster, KafkaError, KafkaSource};
 use marquee_sources::{Appender, Source};
@@ -40,8 +39,7 @@ pub(crate) fn lanes_of_store(config: &Config, plan: Plan) -> Result<Plan, Failur
     if config.log.kind == LogKind::Embedded {
         return Ok(plan);
     }
-    let stored = EmbeddedStore::stored_lanes(&config.store.path);
-    match stored.map_err(crate::service::store_failure)? {
+    match crate::store::stored_lanes(config)? {
         Some(lanes) => Ok(wiring::with_lanes(plan, lanes)),
         None => connect(config, plan).map(|(plan, _)| plan),
     }

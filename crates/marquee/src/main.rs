@@ -24,8 +24,11 @@ fn main() -> ExitCode {
 /// Logs go to standard error; `RUST_LOG` says which.
 fn start_log(verbose: bool) {
     use tracing_subscriber::EnvFilter;
-    let default =
-        if verbose { "debug,fjall=info,lsm_tree=info" } else { "info,fjall=warn,lsm_tree=warn" };
+    let default = match verbose {
+        true => "debug,fjall=info,lsm_tree=info,scylla=info",
+        // The driver of Cassandra tells of each connection that fails; we say what that means.
+        false => "info,fjall=warn,lsm_tree=warn,scylla=error",
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,25 +1,25 @@
 //! A running service: the log, the store, the owners of the lanes, and HTTP in front of them.
 
 use crate::commands::Failure;
-use crate::config::{Config, Fault, LogKind};
+use crate::config::{Config, Fault, LogKind, StoreKind};
 use crate::log::{self, Log};
+use crate::store::{self, OpenStore};
 use crate::wiring;
 use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::{open_files, pages};
 use marquee_server::Parts;
-use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE, StoreMemory};
-use marquee_sinks::letters::LetterFolder;
+use marquee_sinks::embedded::OWNER_FILE;
 use marquee_sinks::snapshots::SnapshotFolder;
-use marquee_sinks::{Identity, SinkError, Store};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// How long a store may be locked by somebody else before that is an error.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stop waits for a store that does not answer.
+const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A service that has been started.
 pub struct Service {
@@ -28,7 +28,9 @@ pub struct Service {
     runtime: tokio::runtime::Runtime,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: Arc<watch::Sender<Option<Stop>>>,
-    store: EmbeddedStore,
+    store: OpenStore,
+    /// What the process keeps for itself.
+    folder: PathBuf,
 }
 
 /// Why a service stops.
@@ -65,7 +67,7 @@ impl Service {
         // The embedded log must not be made where the store refuses; Kafka says how many lanes
         // there are.
         let (plan, cluster) = log::connect(config, plan)?;
-        let store = open_store(config, &plan)?;
+        let store = store::open(config, &plan)?;
         let plan = Arc::new(plan);
         let log = Log::open(config, &plan, cluster)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -86,15 +88,16 @@ impl Service {
         let parts = Parts {
             plan,
             log: log.appender(),
-            store: Arc::new(store.clone()),
+            store: store.readers.clone(),
             status: lanes.status().clone(),
             max_body_bytes: config.collector.max_body_bytes,
             clock: wiring::now_ms,
         };
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
         let server = runtime.spawn(server);
-        write_owner(&store, address)?;
-        Ok(Service { address, lanes, runtime, server, stop, store })
+        let folder = config.store.path.clone();
+        write_owner(&folder, address)?;
+        Ok(Service { address, lanes, runtime, server, stop, store, folder })
     }
 
     /// Where it listens.
@@ -131,7 +134,8 @@ impl Service {
             }
         });
         let served = self.runtime.block_on(self.server);
-        let _ = std::fs::remove_file(self.store.path().join(OWNER_FILE));
+        let _ = std::fs::remove_file(self.folder.join(OWNER_FILE));
+        self.store.give_up_after(LAST_PATIENCE);
         if let Some(Stop::Failed(reason)) = reason {
             return Err(Failure::Failed(reason));
         }
@@ -143,61 +147,14 @@ impl Service {
     }
 }
 
-/// Opens the configured store; makes it when there is none. A command that only looks at it may
-/// have it for a moment, so a locked one is tried again.
-pub fn open_store(config: &Config, plan: &marquee_runtime::Plan) -> Result<EmbeddedStore, Failure> {
-    let identity = identity(plan);
-    let memory = StoreMemory::of_process(config.runtime.memory_bytes);
-    let until = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match EmbeddedStore::open(&config.store.path, &identity, config.store.members, memory) {
-            Err(SinkError::Locked { .. }) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            other => return other.map_err(store_failure),
-        }
-    }
-}
-
-/// What this process would count, for a command that only looks: with Kafka it takes the number of
-/// lanes from the store and asks no broker.
-pub fn identity_to_look(config: &Config, plan: &marquee_runtime::Plan) -> Identity {
-    let mut identity = identity(plan);
-    if config.log.kind == LogKind::Kafka {
-        identity.lanes = None;
-    }
-    identity
-}
-
-/// What this process would count.
-pub fn identity(plan: &marquee_runtime::Plan) -> Identity {
-    Identity {
-        settings: plan.fingerprint.clone(),
-        lanes: Some(plan.lanes),
-        epochs_ms: plan.settings.epochs_ms.clone(),
-        new_id: new_generation_id(),
-        new_secret: wiring::secret(),
-    }
-}
-
-/// Settings that contradict the store are a wrong configuration, found before anything was done.
-pub fn store_failure(error: SinkError) -> Failure {
-    match error {
-        SinkError::OtherGeneration { .. } | SinkError::OtherFormat { .. } => {
-            Failure::Usage(error.to_string())
-        }
-        other => Failure::failed(other),
-    }
-}
-
 /// What the configuration can say, but this version does not do.
 pub fn unbuilt(config: &Config) -> Vec<Fault> {
     let fault = |key: &str, found: &str, expected: &str, example: &str| {
         config.fault_at(config.line_of(key), key, found, expected, example)
     };
     let mut faults = Vec::new();
-    if config.store.retention_ms.is_some() {
-        let expected = "\"\" (everything is kept; retention comes with a later version)";
+    if config.store.retention_ms.is_some() && config.store.kind == StoreKind::Embedded {
+        let expected = "\"\" (the embedded store keeps everything; Cassandra does what it says)";
         faults.push(fault("store.retention", "a duration", expected, "\"\""));
     }
     faults
@@ -209,48 +166,42 @@ pub fn refuse_unbuilt(config: &Config) -> Result<(), Failure> {
     if faults.is_empty() { Ok(()) } else { Err(Failure::Config(faults)) }
 }
 
-/// Time, so that ids sort by age, and random digits, so that no id is used twice.
-fn new_generation_id() -> String {
-    let random = u128::from_le_bytes(wiring::secret()) as u32;
-    format!("{:011x}-{random:08x}", wiring::now_ms())
-}
-
 fn start_lanes(
     config: &Config,
     plan: &Arc<marquee_runtime::Plan>,
     log: &Log,
-    store: &EmbeddedStore,
+    store: &OpenStore,
     stop: &Arc<watch::Sender<Option<Stop>>>,
 ) -> Result<Lanes, Failure> {
     let settings = LanesSettings {
         name: LanesSettings::name_of(plan),
         plan: plan.clone(),
-        secret: store.generation().secret,
+        secret: store.readers.generation().secret,
         checks_partitions: config.log.kind == LogKind::Kafka,
         topic_ids: log.topic_ids(),
         batch_interval: Duration::from_millis(config.runtime.batch_interval_ms as u64),
         batch_events: wiring::batch_events(config, plan),
         memory: StateMemory::new(
             wiring::state_bytes(config),
-            Arc::new(StateFolder::new(store.path().join("state"))),
+            Arc::new(StateFolder::new(config.store.path.join("state"))),
         ),
-        letters: Arc::new(LetterFolder::new(store.path().to_owned())),
+        letters: Arc::new(store.letters.clone()),
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
-        snapshots: snapshots(config, store),
+        snapshots: snapshots(config),
     };
     let stop = stop.clone();
     let on_failure = move |reason: &str| {
         stop.send_replace(Some(Stop::Failed(reason.to_owned())));
     };
     let sources = log.sources(wiring::threads(config))?;
-    Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), on_failure))
+    Ok(Lanes::start(&settings, sources, store.lanes.clone(), on_failure))
 }
 
 /// Beside the store whose counts they go with.
-fn snapshots(config: &Config, store: &EmbeddedStore) -> Option<SnapshotsSettings> {
+fn snapshots(config: &Config) -> Option<SnapshotsSettings> {
     let interval_ms = config.snapshots.interval_ms;
     (interval_ms > 0).then(|| SnapshotsSettings {
-        place: Arc::new(SnapshotFolder::new(store.path().join("snapshots"))),
+        place: Arc::new(SnapshotFolder::new(config.store.path.join("snapshots"))),
         interval: Duration::from_millis(interval_ms as u64),
     })
 }
@@ -261,10 +212,10 @@ async fn wait(mut stopped: watch::Receiver<Option<Stop>>) {
 }
 
 /// Tells commands that find the store in use where to ask instead.
-fn write_owner(store: &EmbeddedStore, address: SocketAddr) -> Result<(), Failure> {
+fn write_owner(folder: &Path, address: SocketAddr) -> Result<(), Failure> {
     let owner = serde_json::json!({
         "address": format!("http://{address}"),
         "pid": std::process::id(),
     });
-    std::fs::write(store.path().join(OWNER_FILE), owner.to_string()).map_err(Failure::failed)
+    std::fs::write(folder.join(OWNER_FILE), owner.to_string()).map_err(Failure::failed)
 }

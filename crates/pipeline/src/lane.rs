@@ -540,6 +540,14 @@ impl LaneBatch<'_> {
 }
 
 impl ChangedCell<'_> {
+    /// Whether the batch adds members to one side, and with them to its count.
+    pub fn has_new(&self, side: Side) -> bool {
+        match side {
+            Side::Impressions => !self.change.impressions.is_empty(),
+            Side::Plays => !self.change.plays.is_empty(),
+        }
+    }
+
     /// Chunk of the new members of one side; empty where there are none.
     pub fn chunk(&self, side: Side) -> Vec<u8> {
         let mut bytes = Vec::new();

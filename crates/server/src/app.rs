@@ -62,6 +62,13 @@ impl App {
         }
     }
 
+    /// Why results are not up to date, if they are not.
+    pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
+        let mut reasons = self.status.reasons_not_ready();
+        reasons.extend(self.store.trouble());
+        reasons
+    }
+
     /// Index of a kind's topic in the log: 0 for both if they share one.
     pub(crate) fn topic_index(&self, kind: Kind) -> usize {
         let topic = &self.plan.stream(kind).topic;

@@ -14,7 +14,7 @@ pub(crate) async fn alive() -> &'static str {
 
 /// 200 when all lanes count what arrives, 503 with the reasons while they do not.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
-    let reasons = app.status.reasons_not_ready();
+    let reasons = app.reasons_not_ready();
     let status = match reasons.is_empty() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,

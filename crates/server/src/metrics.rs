@@ -84,7 +84,7 @@ fn whole(registry: &mut Registry, app: &App) {
         gauge.set(f64::from(u8::from(is)));
         gauge
     };
-    let is_ready = app.status.reasons_not_ready().is_empty();
+    let is_ready = app.reasons_not_ready().is_empty();
     registry.register("ready", "1 when all lanes count what arrives", gauge(is_ready));
     let has_failed = app.status.failure().is_some();
     registry.register("failed", "1 when a lane failed and the process ends", gauge(has_failed));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
     let mut lanes = app.status.lanes();
     lanes.retain(|lane| lane.held);
-    let reasons = app.status.reasons_not_ready();
+    let reasons = app.reasons_not_ready();
     let now_ms = (app.clock)();
     let sum = |of: fn(&Counters) -> u64| lanes.iter().map(|lane| of(&lane.counters)).sum::<u64>();
     // The slowest lane is what readers of all of them have to wait for.

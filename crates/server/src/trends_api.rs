@@ -18,7 +18,9 @@ pub(crate) async fn trends(State(app): State<Arc<App>>, uri: Uri) -> Result<Json
         TrendQuery::from_parameters(&parameters).map_err(|error| bad(error.to_string()))?;
     query.newest_near_ms = Some((app.clock)());
     let lanes = app.status.lanes();
-    let may_lack = lanes.iter().filter(|lane| !lane.held || lane.is_behind_group);
+    // Where the store is shared, what other processes count is in it, too.
+    let is_shared = app.store.is_shared();
+    let may_lack = lanes.iter().filter(|lane| !is_shared && (!lane.held || lane.is_behind_group));
     query.lanes_elsewhere = may_lack.map(|lane| lane.lane).collect();
     let turn =
         Arc::clone(&app.reads).acquire_owned().await.map_err(|error| Problem::bug(&error))?;

@@ -17,6 +17,7 @@ mod read;
 mod rows;
 mod write;
 
+use crate::layout::{CellWrite, RowKey, bucket_of, cell_writes};
 use crate::{
     CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Sink,
 };
@@ -24,7 +25,6 @@ use crate::{SinkError, Store};
 use fjall::compaction::Leveled;
 use fjall::config::{CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use keys::{RowKey, bucket_of};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{ChunkError, Id};
 use rows::Recent;
@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use write::{CellWrite, Writing, cell_writes};
+use write::Writing;
 
 /// Under which key the generation stands.
 const GENERATION: &str = "generation";
@@ -252,7 +252,7 @@ impl Sink for EmbeddedStore {
         let mut writing = Writing::new(self);
         for LaneCommit { lane, batch, state } in commits {
             let name = batch_name(*lane, state);
-            let writes = cell_writes(*lane, batch);
+            let writes = cell_writes(*lane, batch, bucket_of);
             writing.lane(*lane, name, &writes, state, |number, side, bytes| {
                 batch.cell(number).write_chunk(side, bytes);
             })?;

@@ -59,8 +59,17 @@ pub enum LetterKind {
     Dead,
 }
 
+/// The length of an output whose end nobody has committed here: nothing is cut off.
+pub const ALL_OF_IT: u64 = u64::MAX;
+
 /// Where the letters of lanes are kept.
 pub trait Letterbox: Send + Sync {
+    /// Tells this place from those of other processes that share the store; empty where the store
+    /// has only this one.
+    fn name(&self) -> &str {
+        ""
+    }
+
     /// Opens an output of a lane, and cuts off what is behind the committed length.
     fn open(
         &self,
@@ -81,16 +90,29 @@ pub trait LetterOutput: Send {
 
 /// Letters in files: `late/lane-N.ndjson` and `dead/lane-N.ndjson` in a folder.
 #[derive(Clone, Debug)]
-pub struct LetterFolder(PathBuf);
+pub struct LetterFolder {
+    folder: PathBuf,
+    name: String,
+}
 
 impl LetterFolder {
     /// Letters in this folder, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        LetterFolder(folder)
+        LetterFolder { folder, name: String::new() }
+    }
+
+    /// The same for a store that other processes share, which have their own folders. The name is
+    /// that of no other folder.
+    pub fn named(folder: PathBuf, name: String) -> Self {
+        LetterFolder { folder, name }
     }
 }
 
 impl Letterbox for LetterFolder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn open(
         &self,
         kind: LetterKind,
@@ -101,7 +123,7 @@ impl Letterbox for LetterFolder {
             LetterKind::Late => "late",
             LetterKind::Dead => "dead",
         };
-        let path = self.0.join(kind).join(format!("lane-{lane}.ndjson"));
+        let path = self.folder.join(kind).join(format!("lane-{lane}.ndjson"));
         Ok(Box::new(LetterFile::open(&path, committed)?))
     }
 }
@@ -149,7 +171,7 @@ impl LetterFile {
             }
         }
         let len = file.metadata().map_err(failed)?.len();
-        if len < committed {
+        if len < committed && committed != ALL_OF_IT {
             // Somebody took letters away (to work through them, say): that is their right.
             tracing::warn!(path = %path.display(), len, committed, "the file is shorter than written");
         }

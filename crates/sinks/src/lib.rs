@@ -1,14 +1,16 @@
 //! Where deltas go. Two small traits: a [`Sink`] takes what lanes commit, a [`Store`] also answers
-//! what was counted; one folder for each store behind them.
+//! what was counted; one folder for each store behind them: [`embedded`] and [`cassandra`].
 //!
 //! A sink takes whole batches of one lane: the members that are new, the counts of the changed
 //! cells, and the state from which the lane goes on. It never takes anything back (invariant
 //! MONO), and it says "durable" only for what is synced.
 
+pub mod cassandra;
 pub mod cells;
 pub mod embedded;
 mod gaps;
 mod generation;
+mod layout;
 pub mod letters;
 pub mod snapshots;
 
@@ -25,6 +27,12 @@ use thiserror::Error;
 
 /// A store of counts and members.
 pub trait Sink: Send + Sync {
+    /// Whether other processes may write into it, too, and a commit is not one atomic write. Then it
+    /// may hold more of a lane than the state of its last commit tells of, which is no damage.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The state of a lane's last durable commit; `None` for a lane without history.
     fn lane_state(&self, lane: u32) -> Result<Option<LaneState>, SinkError>;
 
@@ -106,6 +114,11 @@ pub trait Store: Sink {
         }
         Ok(sealed_before)
     }
+
+    /// What is the matter with it, while something is that it waits for.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What is added to a cell of a closed epoch.
@@ -147,6 +160,10 @@ pub struct LaneState {
     pub late_bytes: u64,
     /// The same for the dead-letter output.
     pub dead_bytes: u64,
+    /// Name of the place that these outputs are in, where the store is shared and each process has
+    /// its own; empty where it is the store's.
+    #[serde(default)]
+    pub letters: String,
     /// Ids of the topics that the offsets belong to, by topic; empty where the log has none.
     #[serde(default)]
     pub topic_ids: Vec<String>,
@@ -233,6 +250,39 @@ pub enum SinkError {
     )]
     Failed {
         /// Folder of the store.
+        path: String,
+        /// What the store says.
+        error: String,
+    },
+    /// It does not answer, or not in time.
+    #[error(
+        "the store {path} does not answer: {error}. Nothing is lost: what it has not acknowledged is \
+         read from the log again"
+    )]
+    Unavailable {
+        /// Name of the store.
+        path: String,
+        /// What the store, or the way to it, says.
+        error: String,
+    },
+    /// It answers, and will not do what it is asked.
+    #[error(
+        "the store {path} refuses what it is asked: {error}. Repair that and start again, nothing \
+         acknowledged is lost"
+    )]
+    Refused {
+        /// Name of the store.
+        path: String,
+        /// What the store says.
+        error: String,
+    },
+    /// It has no tables.
+    #[error(
+        "the store {path} has no tables ({error}): make them by `marquee schema -c FILE --apply`, or \
+         show `marquee schema -c FILE --print` to whoever may"
+    )]
+    NoTables {
+        /// Name of the store.
         path: String,
         /// What the store says.
         error: String,

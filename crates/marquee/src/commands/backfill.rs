@@ -2,7 +2,7 @@
 
 use super::{ConfigArgument, Failure};
 use crate::config::Config;
-use crate::{log, service, wiring};
+use crate::{log, service, store, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
@@ -131,9 +131,9 @@ impl Arguments {
             let with_length = plan.settings.epochs_ms.len() > 1;
             return cells::write_file(path, &outcome.rows, with_length).map_err(Failure::failed);
         }
-        let store = service::open_store(config, plan)?;
+        let store = store::open_to_add(config, plan)?;
         let [run, _] = wiring::random_words();
-        write_into(&store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)
+        write_into(&*store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)
     }
 }
 

@@ -3,12 +3,11 @@
 
 use super::{ConfigArgument, Failure};
 use crate::config::{AttributeType, Config, LogKind};
-use crate::{service, wiring};
+use crate::store::{self, Look};
+use crate::wiring;
 use marquee_model::{CellCounts, CellKey, format_time_ms, parse_time_ms};
 use marquee_server::trends::{Page, Slices, Sort, TrendCell, TrendQuery, run};
 use marquee_sinks::cells::write_csv;
-use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE};
-use marquee_sinks::{SinkError, Store};
 use serde_json::{Map, Value as Json};
 use std::io::Write;
 
@@ -63,23 +62,17 @@ impl Arguments {
         let config = self.config.load()?;
         let plan = wiring::plan(&config)?;
         let mut query = self.query(&config)?;
-        let (path, keeps_members) = (&config.store.path, config.store.members);
-        let identity = service::identity_to_look(&config, &plan);
-        let page = match EmbeddedStore::open_existing(path, &identity, keeps_members) {
-            Ok(store) => {
-                if config.log.kind == LogKind::Kafka {
+        let page = match store::look(&config, &plan)? {
+            Look::Open(store) => {
+                if config.log.kind == LogKind::Kafka && !store.is_shared() {
                     // Nobody here knows what other members of the group have counted since.
                     query.lanes_elsewhere = (0..store.generation().lanes).collect();
                 }
-                run(&store, &query).map_err(Failure::failed)?
+                run(&*store, &query).map_err(Failure::failed)?
             }
-            // A service has it: that one answers. Its address is only believed then, since a
-            // service that was killed leaves it behind.
-            Err(locked @ SinkError::Locked { .. }) => match owner(&config) {
-                Some(address) => ask(&address, &query)?,
-                None => return Err(Failure::failed(locked)),
-            },
-            Err(error) => return Err(service::store_failure(error)),
+            // A service has it: that one answers.
+            Look::InUse { address: Some(address), .. } => ask(&address, &query)?,
+            Look::InUse { error, .. } => return Err(Failure::failed(error)),
         };
         let mut out = std::io::stdout().lock();
         let several = config.aggregate.epochs_ms.len() > 1;
@@ -158,13 +151,6 @@ fn typed(value: &str, ty: AttributeType) -> Option<Json> {
         AttributeType::Double => value.parse::<f64>().ok().map(Json::from),
         AttributeType::Bool => value.parse::<bool>().ok().map(Json::from),
     }
-}
-
-/// Address of the service that has the store open.
-fn owner(config: &Config) -> Option<String> {
-    let owner = std::fs::read_to_string(config.store.path.join(OWNER_FILE)).ok()?;
-    let owner: Json = serde_json::from_str(&owner).ok()?;
-    owner["address"].as_str().map(str::to_owned)
 }
 
 /// Asks a running service, page by page.

@@ -4,9 +4,9 @@
 
 use super::value::Properties;
 use super::{
-    Aggregate, AttributeType, Collector, EpochOfPlay, Expression, Http, Idle, Join,
-    JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store, StoreKind,
-    Stream, TimeUnit, Transform,
+    Aggregate, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay, Expression, Http,
+    Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store,
+    StoreKind, Stream, TimeUnit, Transform,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -83,6 +83,25 @@ impl Default for Store {
             path: PathBuf::from("data/store"),
             members: true,
             retention_ms: None,
+            cassandra: Cassandra::default(),
+        }
+    }
+}
+
+impl Default for Cassandra {
+    fn default() -> Self {
+        Cassandra {
+            nodes: "127.0.0.1:9042".into(),
+            keyspace: "marquee".into(),
+            datacenter: String::new(),
+            consistency: Consistency::LocalQuorum,
+            replication: "{'class': 'SimpleStrategy', 'replication_factor': 1}".into(),
+            buckets: 16,
+            timeout_ms: 5_000,
+            in_flight: 64,
+            username: String::new(),
+            password: Default::default(),
+            tls: None,
         }
     }
 }
@@ -138,7 +157,15 @@ pub(super) mod names {
     pub(crate) const EPOCH_OF_PLAY: &[(&str, EpochOfPlay)] =
         &[("impression", EpochOfPlay::Impression), ("play", EpochOfPlay::Play)];
     pub(crate) const IDLE: &[(&str, ())] = &[("hold", ())];
-    pub(crate) const STORE_KIND: &[(&str, StoreKind)] = &[("embedded", StoreKind::Embedded)];
+    pub(crate) const STORE_KIND: &[(&str, StoreKind)] =
+        &[("embedded", StoreKind::Embedded), ("cassandra", StoreKind::Cassandra)];
+    pub(crate) const CONSISTENCY: &[(&str, Consistency)] = &[
+        ("local_quorum", Consistency::LocalQuorum),
+        ("quorum", Consistency::Quorum),
+        ("all", Consistency::All),
+        ("local_one", Consistency::LocalOne),
+        ("one", Consistency::One),
+    ];
 
     /// The name of a value in its list.
     pub(crate) fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {

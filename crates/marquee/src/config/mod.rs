@@ -36,9 +36,9 @@ mod tests;
 
 pub use fault::Fault;
 pub use sections::{
-    Aggregate, Attribute, AttributeType, Collector, EpochOfPlay, Expression, Http, Idle, Join,
-    JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store, StoreKind,
-    Stream, TimeUnit, Transform,
+    Aggregate, Attribute, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay,
+    Expression, Http, Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime,
+    Secret, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
 pub use value::{Properties, is_broker_list};
 

@@ -3,11 +3,13 @@
 //! What one key can say about itself is checked here; what takes two keys is in `check.rs`.
 
 use super::defaults::names;
-use super::value::{BUILT_IN, Properties, is_broker_list, is_identifier, is_topic, parse_path};
+use super::value::{
+    BUILT_IN, Properties, is_broker_list, is_identifier, is_keyspace, is_topic, parse_path,
+};
 use super::walk::{Item, Section};
 use super::{
-    Aggregate, Attribute, AttributeType, Collector, Config, Expression, Http, Idle, Join, Log,
-    Origin, Runtime, Snapshots, Store, Stream, Transform,
+    Aggregate, Attribute, AttributeType, Cassandra, Collector, Config, Expression, Http, Idle,
+    Join, Log, Origin, Runtime, Secret, Snapshots, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
 use marquee_sources::json::OfRecord;
@@ -318,6 +320,49 @@ fn store(section: &Section<'_>, base_dir: &Path) -> Store {
             .item("retention")
             .filter(|item| item.as_text() != Some(""))
             .and_then(|item| item.duration(30 * DAY_MS, SECOND_MS..=MAX_EVENT_TIME_MS)),
+        cassandra: cassandra(section, base_dir),
+    }
+}
+
+fn cassandra(section: &Section<'_>, base_dir: &Path) -> Cassandra {
+    let default = Cassandra::default();
+    let nodes = |text: &str| is_broker_list(text).then(|| text.to_owned());
+    let keyspace = |text: &str| is_keyspace(text).then(|| text.to_owned());
+    let any = |text: &str| Some(text.to_owned());
+    let replication = |text: &str| {
+        let is_map = text.starts_with('{') && text.ends_with('}') && !text.contains(';');
+        is_map.then(|| text.to_owned())
+    };
+    let map = "a map as CQL writes it";
+    let file = |text: &str| match text {
+        "" => Some(None),
+        text => (!text.contains('\0')).then(|| Some(base_dir.join(text))),
+    };
+    let rule = "a name of 1 to 48 of a-z, 0-9 and underscore, a letter first";
+    Cassandra {
+        nodes: section
+            .parsed("nodes", "host:port, several with commas", r#""cassandra-1:9042""#, nodes)
+            .unwrap_or(default.nodes),
+        keyspace: section
+            .parsed("keyspace", rule, r#""marquee""#, keyspace)
+            .unwrap_or(default.keyspace),
+        datacenter: section
+            .parsed("datacenter", "the name of a data center", r#""dc1""#, any)
+            .unwrap_or(default.datacenter),
+        consistency: section.choice("consistency", default.consistency, names::CONSISTENCY),
+        replication: section
+            .parsed("replication", map, &format!("{:?}", default.replication), replication)
+            .unwrap_or(default.replication),
+        buckets: section.integer("buckets", default.buckets.into(), 1..=256) as u16,
+        timeout_ms: section.duration("timeout", default.timeout_ms, 100..=10 * 60 * SECOND_MS),
+        in_flight: section.integer("in_flight", default.in_flight, 1..=4096),
+        username: section
+            .parsed("username", "a name", r#""marquee""#, any)
+            .unwrap_or(default.username),
+        password: section
+            .parsed("password", "a text", r#""...""#, any)
+            .map_or(default.password, Secret),
+        tls: section.parsed("tls", "a file", r#""ca.pem""#, file).flatten(),
     }
 }
 

@@ -230,12 +230,15 @@ impl Aggregate {
 pub struct Store {
     /// Which store.
     pub kind: StoreKind,
-    /// Embedded: the folder.
+    /// The folder: of the store, or with Cassandra of what each process keeps for itself (letters,
+    /// snapshots, state that does not fit into memory).
     pub path: PathBuf,
     /// Whether the members are kept beside the counts.
     pub members: bool,
     /// How long a cell is kept after the end of its epoch, milliseconds; `None`: for ever.
     pub retention_ms: Option<i64>,
+    /// Where Cassandra is; these keys are checked and ignored with the embedded store.
+    pub cassandra: Cassandra,
 }
 
 /// Which store.
@@ -243,6 +246,63 @@ pub struct Store {
 pub enum StoreKind {
     /// Files in a folder of this process.
     Embedded,
+    /// Apache Cassandra or ScyllaDB.
+    Cassandra,
+}
+
+/// The keys of `[store]` for Cassandra.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cassandra {
+    /// `host:port` of some nodes, separated by commas.
+    pub nodes: String,
+    /// The keyspace, which belongs to one generation.
+    pub keyspace: String,
+    /// The data center whose nodes are asked; empty: any.
+    pub datacenter: String,
+    /// How many replicas must answer.
+    pub consistency: Consistency,
+    /// The keyspace's map of replication, as CQL writes it: for `marquee schema`.
+    pub replication: String,
+    /// Into how many partitions the videos of an epoch and slice are divided, where the store is new.
+    pub buckets: u16,
+    /// How long an answer may take, milliseconds.
+    pub timeout_ms: i64,
+    /// Requests that may be on their way at once, at most.
+    pub in_flight: u32,
+    /// A name, where the cluster asks for one; empty: none. `MARQUEE_CASSANDRA_USERNAME` wins.
+    pub username: String,
+    /// Its password. `MARQUEE_CASSANDRA_PASSWORD` wins.
+    pub password: Secret,
+    /// The certificates (a PEM file) of those whom connections by TLS trust; `None`: no TLS.
+    pub tls: Option<PathBuf>,
+}
+
+/// How many replicas must have acknowledged a write, or answered a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// A majority of those in the data center.
+    LocalQuorum,
+    /// A majority of all.
+    Quorum,
+    /// All.
+    All,
+    /// One in the data center.
+    LocalOne,
+    /// One.
+    One,
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(
+    /// The text.
+    pub String,
+);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(not shown)" })
+    }
 }
 
 /// `[snapshots]`: how long a restart takes. Nothing here changes a count.

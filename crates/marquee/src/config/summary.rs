@@ -2,7 +2,10 @@
 
 use super::defaults::names::{self, name_of};
 use super::value::{format_path, format_size};
-use super::{Config, EpochOfPlay, Expression, Idle, JoinedImpressions, LogKind, Match, Stream};
+use super::{
+    Cassandra, Config, EpochOfPlay, Expression, Idle, JoinedImpressions, LogKind, Match, StoreKind,
+    Stream,
+};
 use marquee_model::format_duration_ms;
 
 /// Longer expressions are cut, so that each stays one line.
@@ -138,7 +141,18 @@ impl Config {
             None => "for ever".into(),
         };
         let what = if store.members { "counts and members" } else { "counts only" };
-        vec![format!("{what} in {}, kept {kept}", store.path.display())]
+        let folder = store.path.display();
+        if store.kind == StoreKind::Embedded {
+            return vec![format!("{what} in {folder}, kept {kept}")];
+        }
+        let Cassandra { nodes, keyspace, consistency, tls, .. } = &store.cassandra;
+        let consistency = name_of(names::CONSISTENCY, consistency);
+        let tls = if tls.is_some() { ", by TLS" } else { "" };
+        vec![
+            format!("{what} in Cassandra's keyspace {keyspace}, kept {kept}"),
+            format!("  at {nodes} with {consistency}{tls}"),
+            format!("  letters, snapshots and state on disk in {folder}"),
+        ]
     }
 
     fn runs(&self) -> Vec<String> {

@@ -62,6 +62,14 @@ pub(super) fn is_topic(name: &str) -> bool {
     (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
 }
 
+/// Cassandra's rule for the name of a keyspace, without capitals, which would need quotes.
+pub(super) fn is_keyspace(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    (1..=48).contains(&name.len())
+        && name.bytes().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
 /// Whether it is `host:port`, or several of them separated by commas.
 pub fn is_broker_list(text: &str) -> bool {
     text.split(',').all(|broker| {
@@ -198,6 +206,10 @@ mod tests {
         assert!(is_topic("impressions-v1.eu_west") && is_topic(&"a".repeat(249)));
         for bad in ["", ".", "..", "a b", "a/b", "ä", &"a".repeat(250)] {
             assert!(!is_topic(bad), "{bad}");
+        }
+        assert!(is_keyspace("marquee_2"));
+        for bad in ["", "2", "Marquee", "a-b", "a.b", "a;b", &"a".repeat(49)] {
+            assert!(!is_keyspace(bad), "{bad}");
         }
         assert!(is_broker_list("a:9092, [::1]:9093"));
         for bad in ["", "a", "a:", ":9092", "a:9092,", "a:0", "a:70000"] {

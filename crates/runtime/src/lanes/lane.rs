@@ -120,7 +120,7 @@ impl LaneOwner {
             topics,
             plan: settings.plan.clone(),
             pipeline,
-            letters: Letters::open(&*settings.letters, *lane, state)?,
+            letters: Letters::open(&*settings.letters, *lane, state, resumption.is_new)?,
             state: state.clone(),
             unread: resumption.unread.clone(),
             waits: false,

@@ -1,6 +1,6 @@
 //! The late and the dead-letter output of one lane.
 
-use marquee_sinks::letters::{Letter, LetterKind, LetterOutput, Letterbox};
+use marquee_sinks::letters::{ALL_OF_IT, Letter, LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::{LaneState, SinkError};
 
 /// Letters of one output about one record: a record that holds a list may have as many reasons as
@@ -11,6 +11,8 @@ const LETTERS_A_RECORD: usize = 4;
 pub(super) struct Letters {
     late: Output,
     dead: Output,
+    /// Of the place that they are in.
+    name: String,
 }
 
 /// One output, and what it has said of the last record.
@@ -46,10 +48,17 @@ impl Letters {
         letterbox: &dyn Letterbox,
         lane: u32,
         state: &LaneState,
+        is_new: bool,
     ) -> Result<Self, SinkError> {
+        let name = letterbox.name().to_owned();
+        // Where another process has had the lane, the lengths are those of its files.
+        let is_ours = is_new || name == state.letters;
+        let committed = |bytes: u64| if is_ours { bytes } else { ALL_OF_IT };
+        let open = |kind, bytes| letterbox.open(kind, lane, committed(bytes)).map(Output::new);
         Ok(Letters {
-            late: Output::new(letterbox.open(LetterKind::Late, lane, state.late_bytes)?),
-            dead: Output::new(letterbox.open(LetterKind::Dead, lane, state.dead_bytes)?),
+            late: open(LetterKind::Late, state.late_bytes)?,
+            dead: open(LetterKind::Dead, state.dead_bytes)?,
+            name,
         })
     }
 
@@ -69,6 +78,7 @@ impl Letters {
     pub(super) fn sync(&mut self, state: &mut LaneState) -> Result<(), SinkError> {
         state.late_bytes = self.late.file.sync()?;
         state.dead_bytes = self.dead.file.sync()?;
+        state.letters.clone_from(&self.name);
         Ok(())
     }
 }

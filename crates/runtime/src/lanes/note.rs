@@ -103,6 +103,11 @@ impl Note {
         self.frontier
     }
 
+    /// How far it is: all offsets together.
+    pub(super) fn offsets_sum(&self) -> u64 {
+        self.next.iter().sum()
+    }
+
     /// The state that it tells of. Its letters are in another store.
     pub(super) fn state(&self) -> LaneState {
         let smallest_offsets = match self.index.is_empty() {
@@ -123,6 +128,7 @@ impl Note {
             dead_bytes: 0,
             life: 0,
             snapshot: String::new(),
+            letters: String::new(),
         }
     }
 }

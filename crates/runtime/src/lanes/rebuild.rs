@@ -35,6 +35,7 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 /// What the comparison with the store found.
 #[derive(PartialEq, Eq)]
 enum Comparison {
+    /// Nothing: it holds what the log proves.
     Equal,
     /// The store lacks members that the log proves.
     StoreLacks,
@@ -240,6 +241,16 @@ impl LaneOwner {
                 slice: cell.slice.to_owned(),
             };
             rebuilt.insert(key, cell.counts);
+        }
+        if store.is_shared() {
+            // It may be ahead: by what a process wrote before it died, or by what another one that
+            // thinks the lane is its own writes now. Of two counts it keeps the larger one.
+            let is_there = |(cell, proven): (&CellKey, &CellCounts)| {
+                let stored = stored.get(cell).copied().unwrap_or_default();
+                stored.impressions >= proven.impressions && stored.plays >= proven.plays
+            };
+            let lacks_none = rebuilt.iter().all(is_there);
+            return Ok(if lacks_none { Comparison::Equal } else { Comparison::StoreLacks });
         }
         for (cell, counts) in &stored {
             let proven = rebuilt.get(cell).copied().unwrap_or_default();

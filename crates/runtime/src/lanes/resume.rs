@@ -50,7 +50,7 @@ impl Resumption {
     ) -> Result<Resumption, LaneError> {
         let own = store.lane_state(assigned.lane)?;
         let note = best_note(assigned, settings)?;
-        let mut resumption = decide(assigned.lane, own, note, settings);
+        let mut resumption = decide(assigned.lane, own, note, settings, store.is_shared());
         check_topics(&resumption.state, settings)?;
         resumption.refused = refused;
         resumption.snapshot = snapshots::choose(&resumption, assigned, settings);
@@ -127,8 +127,7 @@ fn best_note(assigned: &AssignedLane, settings: &LanesSettings) -> Result<Option
         if note.settings != settings.name {
             return Err(LaneError::OtherGroup { lane: assigned.lane });
         }
-        let sum = |note: &Note| note.next.iter().sum::<u64>();
-        if best.as_ref().is_none_or(|best| sum(best) < sum(&note)) {
+        if best.as_ref().is_none_or(|best| best.offsets_sum() < note.offsets_sum()) {
             best = Some(note);
         }
     }
@@ -151,6 +150,7 @@ fn decide(
     own: Option<LaneState>,
     note: Option<Note>,
     settings: &LanesSettings,
+    is_shared: bool,
 ) -> Resumption {
     let topics = settings.plan.topics().len();
     let new = LaneState {
@@ -163,6 +163,11 @@ fn decide(
     // A frontier that the group was told must not move back, either, wherever the positions are:
     // what is counted after it in an epoch that another process has closed, its store never gets.
     let is_behind = |note: &Note| {
+        if is_shared && own.is_some() {
+            // Whoever had the lane has written into this store, and has told the group only what was
+            // written: its states are in one order, and the last one stands here.
+            return note.offsets_sum() > own_state.next_offsets.iter().sum();
+        }
         let mut positions = note.next.iter().zip(&own_state.next_offsets);
         positions.any(|(theirs, ours)| theirs > ours) || note.frontier() > own_state.frontier
     };
@@ -188,6 +193,7 @@ fn decide(
         resumption.gaps = counted_elsewhere(lane, &own_state, &state, settings);
         state.frontier = state.frontier.max(own_state.frontier);
         (state.late_bytes, state.dead_bytes) = (own_state.late_bytes, own_state.dead_bytes);
+        state.letters.clone_from(&own_state.letters);
         Gap::add(&mut state.gaps, own_state.gaps.iter().cloned());
         state.seeded_to = own_state.seeded_to;
         state.life = own_state.life;

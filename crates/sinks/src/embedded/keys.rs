@@ -8,26 +8,8 @@
 //! time is a range of keys), length (2 bytes) and bytes of the slice, bucket (1 byte), lane (4
 //! bytes). All lanes of a cell lie side by side.
 
-use marquee_model::CellKey;
-use siphasher::sip::SipHasher13;
+use crate::layout::RowKey;
 use std::hash::{DefaultHasher, Hasher};
-
-/// Whose cells a row holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RowKey<'a> {
-    pub(super) epoch_ms: i64,
-    pub(super) epoch_start_ms: i64,
-    pub(super) slice: &'a str,
-    pub(super) bucket: u8,
-    pub(super) lane: u32,
-}
-
-/// The bucket of a video: a part of the format, the same for ever.
-pub(super) fn bucket_of(video: &str) -> u8 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(video.as_bytes());
-    hasher.finish() as u8
-}
 
 /// Where the rows of an epoch begin.
 pub(super) fn epoch_start(epoch_ms: i64, epoch_start_ms: i64) -> Vec<u8> {
@@ -48,12 +30,6 @@ impl<'a> RowKey<'a> {
         key.push(self.bucket);
         key.extend_from_slice(&self.lane.to_be_bytes());
         key
-    }
-
-    /// The cell of a video in it.
-    pub(super) fn cell(&self, video: &str) -> CellKey {
-        let RowKey { epoch_ms, epoch_start_ms, slice, .. } = *self;
-        CellKey { video: video.to_owned(), epoch_start_ms, epoch_ms, slice: slice.to_owned() }
     }
 
     /// The part of the key that the rows of all lanes share.
@@ -132,11 +108,5 @@ mod tests {
         fn what_is_no_key_is_none_and_never_a_panic(bytes: Vec<u8>) {
             let _ = (RowKey::read(&bytes), RowKey::read_members(&bytes));
         }
-    }
-
-    /// Stores that were written must be found again by every later version.
-    #[test]
-    fn the_bucket_of_a_video_never_changes() {
-        assert_eq!(["", "80192098", "video-1", "été"].map(bucket_of), [44, 75, 34, 151]);
     }
 }

@@ -1,11 +1,11 @@
 //! Reading cells and members.
 
-use super::keys::{self, RowKey, bucket_of};
-use super::{EmbeddedStore, failed, rows};
+use super::{EmbeddedStore, failed, keys, rows};
+use crate::layout::{self, RowKey, bucket_of, decode_both};
 use crate::{CellQuery, Gap, Members, SinkError};
 use fjall::{Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
-use marquee_pipeline::chunk::{self, ChunkError, Id};
+use marquee_pipeline::chunk::Id;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl EmbeddedStore {
@@ -112,7 +112,7 @@ impl EmbeddedStore {
                     let Some(&cell) = cells.get(video) else { return Ok(()) };
                     decode_both(chunks, members.entry(cell.clone()).or_default())
                 };
-                rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
+                layout::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
             }
         }
         Ok(members)
@@ -175,7 +175,7 @@ impl EmbeddedStore {
                 Some(sets) => decode_both(chunks, sets),
                 None => decode_both(chunks, members.entry(video.to_owned()).or_default()),
             };
-            rows::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
+            layout::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
         }
         Ok(members)
     }
@@ -191,15 +191,6 @@ impl EmbeddedStore {
         }
         Ok(gaps)
     }
-}
-
-/// Adds the ids of a chunk, which may be none, to a set.
-fn decode(chunk: &[u8], ids: &mut BTreeSet<Id>) -> Result<(), ChunkError> {
-    if chunk.is_empty() { Ok(()) } else { chunk::decode_into(chunk, ids) }
-}
-
-fn decode_both(chunks: [&[u8]; 2], sets: &mut [BTreeSet<Id>; 2]) -> Result<(), ChunkError> {
-    sets.iter_mut().zip(chunks).try_for_each(|(set, chunk)| decode(chunk, set))
 }
 
 /// Gathers the rows of all lanes, so that each cell comes with all its lanes.

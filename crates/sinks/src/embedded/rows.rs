@@ -1,12 +1,12 @@
 //! Rows of the embedded store: what stands under their keys, and those that were written lately.
 //!
 //! Counts of a row: for each cell length (LEB128) and bytes of the video, impressions and plays
-//! (LEB128 each). Members that a batch adds to a row: for each cell length and bytes of the video,
-//! then for either side length and bytes of a chunk ([`chunk`]), empty where there is none.
+//! (LEB128 each). What a batch adds to its members is in [`crate::layout`].
 //!
 //! Cells stand in the order of their videos. A batch writes a whole row of counts again, so the rows
 //! of open epochs are kept in memory: the store is only read for a row that was not written lately.
 
+use crate::layout::{read_video, write_text};
 use marquee_model::CellCounts;
 use marquee_pipeline::chunk::{self, ChunkError};
 use std::collections::HashMap;
@@ -56,40 +56,6 @@ fn read_cell<'b>(bytes: &mut &'b [u8]) -> Result<(&'b str, CellCounts), ChunkErr
     let video = read_video(bytes)?;
     let (impressions, plays) = (chunk::read_number(bytes)?, chunk::read_number(bytes)?);
     Ok((video, CellCounts { impressions, plays }))
-}
-
-/// Appends the members that a batch adds to a cell: the chunks of both sides.
-pub(super) fn write_members(bytes: &mut Vec<u8>, video: &str, chunks: [&[u8]; 2]) {
-    write_text(bytes, video.as_bytes());
-    chunks.into_iter().for_each(|chunk| write_text(bytes, chunk));
-}
-
-/// Reads the members that a batch has added to a row: for each cell the chunks of both sides.
-pub(super) fn read_members<'b>(
-    mut bytes: &'b [u8],
-    mut each: impl FnMut(&'b str, [&'b [u8]; 2]) -> Result<(), ChunkError>,
-) -> Result<(), ChunkError> {
-    while !bytes.is_empty() {
-        let video = read_video(&mut bytes)?;
-        each(video, [read_text(&mut bytes)?, read_text(&mut bytes)?])?;
-    }
-    Ok(())
-}
-
-fn write_text(bytes: &mut Vec<u8>, text: &[u8]) {
-    chunk::write_number(bytes, text.len() as u64);
-    bytes.extend_from_slice(text);
-}
-
-fn read_text<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], ChunkError> {
-    let len = usize::try_from(chunk::read_number(bytes)?).map_err(|_| ChunkError::TOO_SHORT)?;
-    let (text, rest) = bytes.split_at_checked(len).ok_or(ChunkError::TOO_SHORT)?;
-    *bytes = rest;
-    Ok(text)
-}
-
-fn read_video<'b>(bytes: &mut &'b [u8]) -> Result<&'b str, ChunkError> {
-    std::str::from_utf8(read_text(bytes)?).map_err(|_| ChunkError::NOT_UTF8)
 }
 
 /// Rows of counts that lanes have written lately, as the store holds them.
@@ -215,26 +181,9 @@ mod tests {
         }
 
         #[test]
-        fn members_read_as_what_was_written(
-            cells in proptest::collection::vec((".{0,20}", any::<[Vec<u8>; 2]>()), 0..9),
-        ) {
-            let mut bytes = Vec::new();
-            for (video, chunks) in &cells {
-                write_members(&mut bytes, video, [&chunks[0], &chunks[1]]);
-            }
-            let mut read = Vec::new();
-            read_members(&bytes, |video, chunks| {
-                read.push((video.to_owned(), chunks.map(<[u8]>::to_vec)));
-                Ok(())
-            }).expect("it is what was written");
-            prop_assert_eq!(read, cells);
-        }
-
-        #[test]
         fn damage_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
             let _ = read_counts(&bytes, |_, _| ());
             let _ = merge_counts(&bytes, [("a", COUNTS)].into_iter(), &mut Vec::new());
-            let _ = read_members(&bytes, |_, _| Ok(()));
         }
     }
 

@@ -1,61 +1,12 @@
 //! Writing: what changed, row by row, all lanes of an owner as one atomic write. It is durable
 //! before anybody can read it, and decides nothing about what is counted.
 
-use super::keys::{self, RowKey, bucket_of};
 use super::rows::{self, LaneRows};
-use super::{EmbeddedStore, failed, state_json};
+use super::{EmbeddedStore, failed, keys, state_json};
+use crate::layout::{self, CellWrite, by_rows};
 use crate::{LaneState, SinkError};
 use fjall::PersistMode;
-use marquee_model::{CellCounts, Side};
-use marquee_pipeline::LaneBatch;
-use marquee_pipeline::lane::CellView;
-use std::collections::HashMap;
-
-/// What a lane writes of a cell.
-pub(super) struct CellWrite<'c> {
-    pub(super) row: RowKey<'c>,
-    pub(super) video: &'c str,
-    pub(super) counts: CellCounts,
-    /// Which one it is, for its new members.
-    pub(super) number: usize,
-}
-
-/// What a batch writes of a lane.
-pub(super) fn cell_writes<'b>(lane: u32, batch: &'b LaneBatch<'_>) -> Vec<CellWrite<'b>> {
-    let write = |number| {
-        let CellView { epoch_start_ms, epoch_ms, slice, video, counts } = batch.cell(number).cell;
-        let row = RowKey { epoch_ms, epoch_start_ms, slice, bucket: bucket_of(video), lane };
-        CellWrite { row, video, counts, number }
-    };
-    (0..batch.len()).map(write).collect()
-}
-
-/// A cell's place in the order of rows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct InRow {
-    /// Number of the epoch and slice, in the order in which they are met, and bucket.
-    row: u64,
-    number: u32,
-}
-
-/// The numbers of cells, those of a row together. Cells of one epoch and slice mostly come one after
-/// the other, and there are few of these, so small numbers are sorted.
-fn by_rows(cells: &[CellWrite<'_>]) -> Vec<InRow> {
-    let mut groups = HashMap::new();
-    let mut last = None;
-    let mut order = Vec::with_capacity(cells.len());
-    for (number, CellWrite { row, .. }) in cells.iter().enumerate() {
-        let group = (row.epoch_ms, row.epoch_start_ms, row.slice);
-        let known = last.filter(|(known, _)| *known == group);
-        let (_, group) = *last.insert(known.unwrap_or_else(|| {
-            let next = groups.len() as u64;
-            (group, *groups.entry(group).or_insert(next))
-        }));
-        order.push(InRow { row: group << 8 | u64::from(row.bucket), number: number as u32 });
-    }
-    order.sort_unstable();
-    order
-}
+use marquee_model::Side;
 
 /// One write of all lanes of an owner, all or nothing.
 pub(super) struct Writing<'s> {
@@ -126,7 +77,7 @@ impl<'s> Writing<'s> {
             }
             let [impressions, plays] = &self.chunks;
             if !impressions.is_empty() || !plays.is_empty() {
-                rows::write_members(&mut self.members, cell.video, [impressions, plays]);
+                layout::write_members(&mut self.members, cell.video, [impressions, plays]);
             }
         }
         if !self.members.is_empty() {

@@ -1,0 +1,199 @@
+//! Counts that are kept in memory for readers, so that a page of the top of ten thousand videos does
+//! not read forty thousand rows each time.
+//!
+//! What this process writes is in them as soon as it is acknowledged. What others write (lanes of
+//! other processes, a backfill) is read again in the background once a view is a second old, and before
+//! it is used once it is ten seconds old. Counts only grow, so the larger one of two is the newer one,
+//! whichever came first.
+
+use super::CassandraStore;
+use super::cluster::{CountRow, Partition};
+use crate::SinkError;
+use marquee_model::CellCounts;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// After this long a view is read again, while it is still used.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+/// After this long it is not used before it was read again.
+const OLD_AFTER: Duration = Duration::from_secs(10);
+
+/// Partitions of counts in memory.
+#[derive(Debug)]
+pub(super) struct Views {
+    views: Mutex<HashMap<Partition<'static>, View>>,
+    /// Rows of all of them, at most.
+    most_rows: usize,
+    is_refreshing: AtomicBool,
+}
+
+/// One partition.
+#[derive(Debug)]
+struct View {
+    read_at: Instant,
+    used_at: Instant,
+    /// By video, the counts of each lane.
+    videos: BTreeMap<String, Vec<(u32, CellCounts)>>,
+    rows: usize,
+}
+
+impl View {
+    fn note(&mut self, video: &str, lane: u32, counts: CellCounts) {
+        if !self.videos.contains_key(video) {
+            self.videos.insert(video.to_owned(), Vec::new());
+        }
+        let lanes = self.videos.get_mut(video).expect("it is there now");
+        match lanes.iter_mut().find(|(of, _)| *of == lane) {
+            Some((_, known)) => *known = larger(*known, counts),
+            None => {
+                lanes.push((lane, counts));
+                self.rows += 1;
+            }
+        }
+    }
+}
+
+/// Both sets only grow.
+fn larger(a: CellCounts, b: CellCounts) -> CellCounts {
+    CellCounts { impressions: a.impressions.max(b.impressions), plays: a.plays.max(b.plays) }
+}
+
+impl Views {
+    pub(super) fn new(most_rows: usize) -> Self {
+        Views { views: Mutex::default(), most_rows, is_refreshing: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partition<'static>, View>> {
+        self.views.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A count was acknowledged.
+    pub(super) fn note(&self, at: &Partition<'_>, video: &str, lane: u32, counts: CellCounts) {
+        let mut views = self.lock();
+        if views.is_empty() {
+            return;
+        }
+        if let Some(view) = views.get_mut(&at.clone().into_owned()) {
+            view.note(video, lane, counts);
+        }
+    }
+
+    /// Takes rows that were read.
+    pub(super) fn install(&self, partitions: &[Partition<'static>], rows: Vec<Vec<CountRow>>) {
+        let now = Instant::now();
+        let mut views = self.lock();
+        for (at, rows) in partitions.iter().zip(rows) {
+            let view = views.entry(at.clone()).or_insert_with(|| View {
+                read_at: now,
+                used_at: now,
+                videos: BTreeMap::new(),
+                rows: 0,
+            });
+            view.read_at = now;
+            for CountRow { video, lane, impressions, plays } in rows {
+                view.note(&video, lane, CellCounts { impressions, plays });
+            }
+        }
+        self.let_go(&mut views);
+    }
+
+    /// Lets views go that were not used for the longest, if there are too many rows.
+    fn let_go(&self, views: &mut HashMap<Partition<'static>, View>) {
+        let mut rows: usize = views.values().map(|view| view.rows).sum();
+        if rows <= self.most_rows {
+            return;
+        }
+        let used = |(at, view): (&Partition<'static>, &View)| (view.used_at, at.clone());
+        let mut oldest: Vec<_> = views.iter().map(used).collect();
+        oldest.sort_unstable();
+        for (_, at) in oldest {
+            if rows <= self.most_rows {
+                break;
+            }
+            rows -= views.remove(&at).map_or(0, |view| view.rows);
+        }
+    }
+
+    /// Calls `each` with the sums of some partitions; `read` reads those that are not known, or too
+    /// old.
+    pub(super) fn read(
+        &self,
+        store: &CassandraStore,
+        partitions: &[Partition<'static>],
+        read: impl Fn(&[Partition<'static>]) -> Result<Vec<Vec<CountRow>>, SinkError>,
+        mut each: impl FnMut(&Partition<'static>, &str, CellCounts),
+    ) -> Result<(), SinkError> {
+        let unread = self.older_than(partitions, OLD_AFTER);
+        let rows = if unread.is_empty() { Vec::new() } else { read(&unread)? };
+        // Told as they were read: there may be more of them than are kept.
+        let of_unread: HashMap<&Partition<'_>, BTreeMap<String, CellCounts>> =
+            unread.iter().zip(rows.iter().map(|rows| sums(rows))).collect();
+        let now = Instant::now();
+        {
+            let mut views = self.lock();
+            for at in partitions {
+                if let Some(sums) = of_unread.get(at) {
+                    sums.iter().for_each(|(video, counts)| each(at, video, *counts));
+                } else if let Some(view) = views.get_mut(at) {
+                    view.used_at = now;
+                    for (video, lanes) in &view.videos {
+                        let counts = lanes.iter().map(|(_, counts)| *counts);
+                        each(at, video, counts.fold(CellCounts::default(), CellCounts::plus));
+                    }
+                }
+            }
+        }
+        drop(of_unread);
+        if self.most_rows > 0 {
+            self.install(&unread, rows);
+            self.refresh_later(store, partitions);
+        }
+        Ok(())
+    }
+
+    /// Those that are not known, or were read longer ago than that.
+    fn older_than(
+        &self,
+        partitions: &[Partition<'static>],
+        age: Duration,
+    ) -> Vec<Partition<'static>> {
+        let views = self.lock();
+        let is_old = |at: &&Partition<'static>| {
+            views.get(*at).is_none_or(|view| view.read_at.elapsed() >= age)
+        };
+        partitions.iter().filter(is_old).cloned().collect()
+    }
+
+    /// Has those read again that are stale, by one thread at a time. Where that fails they become too
+    /// old, and whoever asks next is told.
+    fn refresh_later(&self, store: &CassandraStore, partitions: &[Partition<'static>]) {
+        let mut stale = self.older_than(partitions, STALE_AFTER);
+        stale.retain(|at| self.lock().contains_key(at));
+        if stale.is_empty() || self.is_refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let store = store.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = store.refresh(&stale) {
+                tracing::debug!("counts were not read again: {error}");
+            }
+            store.shared.views.is_refreshing.store(false, Ordering::Release);
+        });
+    }
+}
+
+fn sums(rows: &[CountRow]) -> BTreeMap<String, CellCounts> {
+    let mut sums: BTreeMap<String, CellCounts> = BTreeMap::new();
+    for CountRow { video, impressions, plays, .. } in rows {
+        let counts = CellCounts { impressions: *impressions, plays: *plays };
+        match sums.get_mut(video) {
+            Some(sum) => *sum = sum.plus(counts),
+            None => {
+                sums.insert(video.clone(), counts);
+            }
+        }
+    }
+    sums
+}
