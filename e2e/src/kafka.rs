@@ -66,6 +66,8 @@ pub struct Setup {
     pub plays: String,
     /// The consumer group.
     pub group: String,
+    /// More lines of `[store]`.
+    pub store_keys: String,
     folder: PathBuf,
 }
 
@@ -80,6 +82,7 @@ impl Setup {
             impressions: format!("impressions-{name}"),
             plays: format!("plays-{name}"),
             group: format!("group-{name}"),
+            store_keys: String::new(),
             folder: data.file(&name),
         }
     }
@@ -99,10 +102,11 @@ impl Setup {
             .replace("[plays]", &format!("[plays]\ntopic = {:?}", self.plays));
         let text = format!(
             "{job}\n[log]\nkind = \"kafka\"\nbrokers = {:?}\ngroup = {:?}\n{log}\n\
-             [store]\npath = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
+             [store]\npath = {:?}\n{}\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
             self.brokers,
             self.group,
             self.store(store),
+            self.store_keys,
         );
         let path = self.folder.join(format!("{store}.toml"));
         std::fs::write(&path, text).expect("the folder is ours");

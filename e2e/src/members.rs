@@ -52,11 +52,17 @@ pub fn write(stores: &[&Path], to: &Path) {
 #[track_caller]
 pub fn differences(duckdb: &DuckDb, tables: &[&str], stores: &[&Path], scratch: &Path) -> u64 {
     write(stores, scratch);
+    differences_of(duckdb, tables, scratch)
+}
+
+/// The same of members that stand in a file: side, video, start of the epoch, request id.
+#[track_caller]
+pub fn differences_of(duckdb: &DuckDb, tables: &[&str], members: &Path) -> u64 {
     let found = format!(
         "create table found as select distinct side, video, epoch_start_ms, request_id
          from read_csv({}, header = true, columns = {{side: 'VARCHAR', video: 'VARCHAR',
            epoch_start_ms: 'BIGINT', request_id: 'VARCHAR'}});",
-        literal(scratch)
+        literal(members)
     );
     let expected = "create table expected as
         select distinct 'impressions' as side, video,

@@ -147,7 +147,17 @@ impl Service {
             ureq::get(&format!("{}/metrics", self.address)).call().expect("it answers");
         let metrics = answer.body_mut().read_to_string().expect("it is text");
         let is_position = |line: &&str| line.starts_with("marquee_next_offset{");
-        metrics.lines().filter(is_position).collect::<Vec<_>>().join("\n")
+        let mut positions: Vec<&str> = metrics.lines().filter(is_position).collect();
+        positions.sort_unstable();
+        positions.join("\n")
+    }
+
+    /// The JSON of a GET, whatever its code is.
+    pub fn get_any(&self, path: &str) -> Value {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.get(&format!("{}{path}", self.address)).call();
+        answer.expect("it answers").body_mut().read_json().expect("it is JSON")
     }
 
     /// The code of `/readyz`.

@@ -26,6 +26,13 @@ use std::time::Duration;
 /// How often an idle owner looks up, so that idle topics and a stop are noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// Where there is more to read, a batch is read for this many times as long as the last one took to be
+/// written, at least.
+const WRITE_FACTOR: u32 = 2;
+
+/// But not for longer than this because of that.
+const LONGEST_BATCH: Duration = Duration::from_secs(5);
+
 /// How long an owner sleeps while records are on their way.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
@@ -65,6 +72,8 @@ pub struct Owner {
     finishing: Option<(Vec<Vec<u64>>, Duration)>,
     /// Whether the last frontiers were written, for the last snapshots.
     has_settled: bool,
+    /// How long the last write took.
+    wrote: Duration,
 }
 
 /// What the next step does.
@@ -136,6 +145,7 @@ impl Owner {
             phase: Phase::Between,
             finishing: None,
             has_settled: false,
+            wrote: Duration::ZERO,
         };
         sources.into_iter().enumerate().map(owner).collect()
     }
@@ -344,7 +354,7 @@ impl Owner {
             batch.found = Found::Some;
         }
         let took = self.passed() - batch.started;
-        let left = self.settings.batch_interval.saturating_sub(took);
+        let left = self.batch_time().saturating_sub(took);
         if is_full || (is_behind && left.is_zero() && records > 0) {
             batch.found = Found::Much;
         } else if is_behind && !left.is_zero() && !self.stops() {
@@ -356,6 +366,14 @@ impl Owner {
         }
         self.phase = Phase::Writes(batch);
         Ok(Next::Step)
+    }
+
+    /// How long a batch may be read for, while there is more: longer where writing takes long. A cell
+    /// is written once a batch, however many events have changed it, so fewer and larger batches are
+    /// what a slow store needs to keep up.
+    fn batch_time(&self) -> Duration {
+        let enough = (WRITE_FACTOR * self.wrote).min(LONGEST_BATCH);
+        self.settings.batch_interval.max(enough)
     }
 
     /// Makes durable what was read.
@@ -372,7 +390,9 @@ impl Owner {
             commits.extend(lane.commit()?);
         }
         if !commits.is_empty() {
+            let began = self.settings.clock.passed();
             self.store.commit(&commits)?;
+            self.wrote = self.settings.clock.passed() - began;
         }
         self.phase = Phase::Tells(batch);
         Ok(Next::Step)
