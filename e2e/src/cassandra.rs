@@ -10,8 +10,15 @@ use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
 
 const CLIENT: &str = include_str!("cassandra_client.py");
+
+/// A machine of CI has two cores: nodes that start at once would be slow. Held by a test with a node.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// A node of a test's own. `None` where it cannot run here; then the test is skipped (and fails in
 /// CI).

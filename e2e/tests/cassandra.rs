@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
-use marquee_e2e::cassandra::{Cql, make_tables, own_node, store_section};
+use marquee_e2e::cassandra::{Cql, alone, make_tables, own_node, store_section};
 use marquee_e2e::data::Data;
 use marquee_e2e::duckdb::DuckDb;
 use marquee_e2e::kafka::{Arriving, Client, FAST_GROUP, Setup, broker, succeed};
@@ -124,6 +124,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it() {
+    let _alone = alone();
     let Some(mut test) = Test::new("cassandra-faults", 116_000, "6h") else { return };
     make_tables(&test.config());
     let service = test.start();
@@ -181,6 +182,7 @@ fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it(
 
 #[test]
 fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
+    let _alone = alone();
     let (Some(cql), Some(duckdb), Some(node)) = (Cql::find(), DuckDb::find(), own_node()) else {
         return;
     };
@@ -239,6 +241,7 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
 
 #[test]
 fn one_of_three_nodes_dies_and_nobody_waits_for_it() {
+    let _alone = alone();
     let (Some(duckdb), Some(client), Some(cql)) = (DuckDb::find(), Client::find(), Cql::find())
     else {
         return;

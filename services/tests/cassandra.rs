@@ -122,7 +122,7 @@ fn refusal(address: SocketAddrV4) -> Option<ErrorKind> {
 
 #[test]
 fn a_node_comes_back_after_kill_and_stop_with_all_that_it_acknowledged() {
-    if !skip::slow() || !is_there(missing_for_cassandra()) {
+    if !is_there(missing_for_cassandra()) {
         return;
     }
     let _alone = alone();

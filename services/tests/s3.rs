@@ -32,7 +32,7 @@ fn missing_curl() -> Option<String> {
 
 #[test]
 fn objects_are_files_and_survive_kill_and_stop() {
-    if !skip::slow() || !is_there(missing_for_s3()) || !is_there(missing_curl()) {
+    if !is_there(missing_for_s3()) || !is_there(missing_curl()) {
         return;
     }
     let data = tempfile::tempdir().expect("a folder");
