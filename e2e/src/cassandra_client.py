@@ -18,8 +18,8 @@ from cassandra.policies import RetryPolicy, RoundRobinPolicy
 class Patient(RetryPolicy):
     """Two cores for three nodes are slow: what was not answered in time is asked again."""
 
-    def on_read_timeout(self, query, consistency, required, received, retrieved, retry):
-        return (self.RETRY, consistency) if retry < 10 else (self.RETHROW, None)
+    def on_read_timeout(self, query, consistency, *counts, retry_num, **more):
+        return (self.RETRY, consistency) if retry_num < 10 else (self.RETHROW, None)
 
 
 def number(data, at):

@@ -4,10 +4,10 @@
 
 use marquee_e2e::cassandra::{Cql, alone, own_node};
 use marquee_model::Side;
+use marquee_services::Cassandra;
 use marquee_sinks::cassandra::cluster::{Cluster, Column, CountRow, Partition, Select, Write};
 use marquee_sinks::cassandra::schema;
 use marquee_sinks::cassandra::session::{CassandraCluster, ClusterOptions, Consistency, Tls};
-use marquee_services::Cassandra;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,8 @@ fn rows(cluster: &CassandraCluster) -> Vec<CountRow> {
 fn shuffled<T>(mut items: Vec<T>, seed: u64) -> Vec<T> {
     let mut state = seed;
     for end in (1..items.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         items.swap(end, (state >> 33) as usize % (end + 1));
     }
     items

@@ -32,10 +32,17 @@ impl Draw {
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
-    let setup = setup(&mut draw);
-    let records = records(&mut draw, &setup);
-    let actions = actions(&mut draw, &setup, records.len());
+    let mut setup = setup(&mut draw);
+    // Drawn apart, so that older seeds draw what they drew.
+    let mut apart = Draw(ChaCha8Rng::seed_from_u64(seed ^ 0x5ead_5ead));
+    setup.is_shared = !setup.is_embedded && apart.one_in(2);
+    let mut records = records(&mut draw, &setup);
+    let mut actions = actions(&mut draw, &setup, records.len());
     let last = 1 + draw.below((1 << setup.processes) - 1) as u8;
+    if setup.is_shared && apart.one_in(2) {
+        actions = with_rivals(&mut apart, &setup, actions);
+        records = of_one_cell(&mut apart, records);
+    }
     Script { setup, records, actions, last }
 }
 
@@ -50,6 +57,7 @@ fn setup(draw: &mut Draw) -> Setup {
         processes: if is_embedded { 1 } else { draw.pick(&[1, 2, 2, 3]) },
         owners: if lanes > 1 { draw.pick(&[1, 1, 2]) } else { 1 },
         is_embedded,
+        is_shared: false,
         epochs_ms: match draw.below(if is_plain { 1 } else { 4 }) {
             0 | 1 => vec![units(10)],
             2 => vec![units(10), units(5)],
@@ -158,6 +166,60 @@ fn actions(draw: &mut Draw, setup: &Setup, records: usize) -> Vec<Action> {
         actions.push(action);
     }
     actions
+}
+
+/// The same records, but all of one video and of about one time, from many requests: rivals then count
+/// in one cell.
+fn of_one_cell(draw: &mut Draw, records: Vec<Rec>) -> Vec<Rec> {
+    let start_ms = records.first().map_or(START_MS, |record| record.at_ms);
+    let plays_in = draw.pick(&[2, 2, 3]);
+    let near = |(number, record): (usize, Rec)| {
+        let at_ms = start_ms + number as i64;
+        Rec {
+            topic: usize::from(draw.one_in(plays_in)),
+            request: draw.below(12) as u8,
+            video: 0,
+            country: 0,
+            at_ms,
+            time_ms: at_ms,
+            record_ms: at_ms,
+            form: Form::Good,
+            ..record
+        }
+    };
+    records.into_iter().enumerate().map(near).collect()
+}
+
+/// More processes that think a lane is theirs, and read its topics at another pace than others do:
+/// where they share a store, that is what it must bear.
+fn with_rivals(draw: &mut Draw, setup: &Setup, actions: Vec<Action>) -> Vec<Action> {
+    let mut more = Vec::new();
+    for process in 0..setup.processes {
+        for lane in 0..setup.lanes {
+            let topic = (process + lane as usize) % TOPICS;
+            more.push(Action::Partition { process, topic, lane, mood: Mood::Slow });
+        }
+    }
+    for action in actions {
+        more.push(action);
+        if !draw.one_in(3) {
+            continue;
+        }
+        let process = draw.below(setup.processes as u64) as usize;
+        let owner = draw.below(setup.owners as u64) as usize;
+        let lane = draw.below(setup.lanes.into()) as u32;
+        more.push(match draw.below(4) {
+            0 => Action::Expel { process, owner, learns_after: 5 + draw.below(40) as u32 },
+            1 => Action::Start(process),
+            2 => {
+                let topic = draw.below(TOPICS as u64) as usize;
+                let mood = draw.pick(&[Mood::Well, Mood::Slow, Mood::Slow]);
+                Action::Partition { process, topic, lane, mood }
+            }
+            _ => Action::Step { process, owner, steps: draw.between(3, 30) as u32 },
+        });
+    }
+    more
 }
 
 fn fault(draw: &mut Draw, setup: &Setup) -> Action {

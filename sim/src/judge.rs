@@ -5,13 +5,13 @@
 //! to have nothing to read. It shares no code with the product.
 
 use crate::script::TOPICS;
-use crate::store::{StoreState, Written};
+use crate::store::{PROCESS_NAMES, StoreState, Written};
 use crate::truth::{TOPIC_NAMES, Truth};
 use crate::world::World;
 use marquee_model::CellKey;
 use marquee_pipeline::chunk::Id;
-use marquee_sinks::Gap;
-use marquee_sinks::letters::LetterKind;
+use marquee_sinks::letters::{ALL_OF_IT, LetterKind};
+use marquee_sinks::{Gap, LaneState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -115,13 +115,7 @@ impl Judge {
         let Written { lane, state, cells } = written;
         let before = store.lanes.get(lane);
         let frontier = before.map_or(0, |before| before.frontier);
-        let allowed = self.lanes[*lane as usize].may_close(truth, *lane);
-        self.must(state.frontier >= frontier, "the frontier never moves back", || {
-            format!("p{process}, lane {lane}: from {frontier} to {}", state.frontier)
-        });
-        self.must(state.frontier <= allowed, "an epoch goes when the watermark is past it", || {
-            format!("p{process}, lane {lane}: frontier {}, allowed {allowed}", state.frontier)
-        });
+        self.frontier(truth, process, written, frontier);
         for (cell, counts, sets) in cells {
             self.cell(truth, process, store, written, (cell, sets));
             let held = store.members.get(lane).and_then(|cells| cells.get(cell));
@@ -146,7 +140,54 @@ impl Judge {
             });
         }
         self.counters(truth, process, written);
-        let judge = &mut self.lanes[*lane as usize];
+        self.reaches(process, *lane, state, starts);
+    }
+
+    /// A process is about to write a batch of one lane into the store that all share. Another one may
+    /// have written more of it, or write it now: a count is then one of both, and which one stays is
+    /// judged where it stands.
+    pub(crate) fn stores_shared(
+        &mut self,
+        truth: &Truth,
+        process: usize,
+        acknowledged: Option<&LaneState>,
+        tables: &StoreState,
+        written: &Written,
+        starts: [u64; TOPICS],
+    ) {
+        let Written { lane, state, cells } = written;
+        let frontier = acknowledged.map_or(0, |before| before.frontier);
+        self.frontier(truth, process, written, frontier);
+        for (cell, counts, sets) in cells {
+            self.cell(truth, process, tables, written, (cell, sets));
+            let held = tables.members.get(lane).and_then(|cells| cells.get(cell));
+            let size = |side: usize| {
+                let held = held.map_or(0, |held| held[side].difference(&sets[side]).count());
+                (held + sets[side].len()) as u64
+            };
+            let is_emitted = counts.impressions <= size(0) && counts.plays <= size(1);
+            self.must(is_emitted, "a count is the cardinality of a set that was emitted", || {
+                let sizes = (size(0), size(1));
+                format!("p{process}, lane {lane}, {cell:?}: counts {counts:?}, holds {sizes:?}")
+            });
+        }
+        self.counters(truth, process, written);
+        self.reaches(process, *lane, state, starts);
+    }
+
+    fn frontier(&mut self, truth: &Truth, process: usize, written: &Written, before: i64) {
+        let Written { lane, state, .. } = written;
+        let allowed = self.lanes[*lane as usize].may_close(truth, *lane);
+        self.must(state.frontier >= before, "the frontier never moves back", || {
+            format!("p{process}, lane {lane}: from {before} to {}", state.frontier)
+        });
+        self.must(state.frontier <= allowed, "an epoch goes when the watermark is past it", || {
+            format!("p{process}, lane {lane}: frontier {}, allowed {allowed}", state.frontier)
+        });
+    }
+
+    fn reaches(&mut self, process: usize, lane: u32, state: &LaneState, starts: [u64; TOPICS]) {
+        let judge = &mut self.lanes[lane as usize];
         judge.writers.insert(process);
         for (topic, next) in state.next_offsets.iter().enumerate() {
             judge.reached[topic] = judge.reached[topic].max(*next);
@@ -254,6 +295,15 @@ pub(crate) type Owners = BTreeMap<u32, usize>;
 /// Everything was read: what is missing would be added by the late output, or its cell says so.
 pub(crate) fn at_the_end(world: &mut World, truth: &Truth, owners: &Owners) {
     let late = late_letters(world, truth);
+    if truth.setup.is_shared {
+        counts_are_sets(world, truth, &late);
+        // What one has written, all have.
+        let mut all = world.tables.state.clone();
+        for process in &mut world.processes {
+            all.lanes = std::mem::take(&mut process.store.lanes);
+            process.store = all.clone();
+        }
+    }
     let mut faults = Vec::new();
     for (cell, sets) in &truth.cells {
         for (side, ids) in sets.iter().enumerate() {
@@ -286,6 +336,25 @@ pub(crate) fn at_the_end(world: &mut World, truth: &Truth, owners: &Owners) {
     }
 }
 
+/// Where nothing was late and nothing is missing, the counts that stand in the end are the
+/// cardinalities of the oracle's sets, however many have written them.
+fn counts_are_sets(world: &mut World, truth: &Truth, late: &BTreeSet<Spot>) {
+    if !late.is_empty() || !world.tables.state.gaps.is_empty() {
+        return;
+    }
+    for (cell, sets) in &truth.cells {
+        for lane in 0..truth.setup.lanes {
+            let of_lane = |side: usize| sets[side].values().filter(|p| p.lane == lane).count();
+            let expected = (of_lane(0) as u64, of_lane(1) as u64);
+            let counts = world.tables.state.counts.get(&lane).and_then(|cells| cells.get(cell));
+            let found = counts.map_or((0, 0), |counts| (counts.impressions, counts.plays));
+            world.judge.must(found == expected, "counts are the oracle's in the end", || {
+                format!("lane {lane}, {cell:?}: {found:?}, should be {expected:?}")
+            });
+        }
+    }
+}
+
 /// A record: lane, topic and offset.
 type Spot = (u32, usize, u64);
 
@@ -296,12 +365,25 @@ fn late_letters(world: &mut World, truth: &Truth) -> BTreeSet<Spot> {
     let mut faults = Vec::new();
     for (number, process) in world.processes.iter().enumerate() {
         for ((kind, lane), bytes) in &process.letters {
-            let committed = process.store.lanes.get(lane).map_or(0, |state| match kind {
+            let length = |state: &LaneState| match kind {
                 LetterKind::Late => state.late_bytes,
                 LetterKind::Dead => state.dead_bytes,
-            });
+            };
+            let committed = match truth.setup.is_shared {
+                // Of those whose lane others have had since, nothing is cut off.
+                true => {
+                    let state = world.tables.lane_state(*lane);
+                    let own = state.filter(|state| state.letters == PROCESS_NAMES[number]);
+                    own.as_ref().map_or(ALL_OF_IT, length)
+                }
+                false => process.store.lanes.get(lane).map_or(0, length),
+            };
             // What is behind it is cut off when it is opened next.
-            let bytes = &bytes[..bytes.len().min(committed as usize)];
+            let end = match committed {
+                ALL_OF_IT => bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+                committed => bytes.len().min(committed as usize),
+            };
+            let bytes = &bytes[..end];
             for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let Ok(letter) = serde_json::from_slice::<serde_json::Value>(line) else {
                     faults.push(format!("p{number}: {:?}", String::from_utf8_lossy(line)));

@@ -5,6 +5,7 @@
 //! every write by the contract of docs/semantics.md and by `marquee-oracle`; [`shrink`] and [`story`]
 //! make a failing one short and readable. Nothing here sleeps, asks for the time, or touches a disk.
 
+mod cluster;
 mod draw;
 mod group;
 mod judge;

@@ -1,5 +1,6 @@
 //! Runs a script: processes with real owners, whose steps are interleaved as the script says.
 
+use crate::cluster::{SECRET, SharedStore};
 use crate::judge::{self, Fault, Owners};
 use crate::script::{Action, Harm, Script};
 use crate::source::{Membership, SCRIPTED, SimSource};
@@ -249,7 +250,10 @@ impl Machine {
         }
         self.tell(|| format!("p{process}: starts"));
         self.shared.world().processes[process].is_doomed = false;
-        let store: Arc<dyn Sink> = Arc::new(SimStore { shared: self.shared.clone(), process });
+        let store: Arc<dyn Sink> = match setup.is_shared {
+            true => Arc::new(SharedStore::open(&self.shared, process)),
+            false => Arc::new(SimStore { shared: self.shared.clone(), process }),
+        };
         let status = Arc::new(StatusBoard::new(setup.lanes, setup.owners));
         let owners = Owner::all(&self.settings(process), sources, &store, &status, &stop);
         let worker =
@@ -264,7 +268,10 @@ impl Machine {
             name: "simulation".to_owned(),
             plan: truth.plan.clone(),
             // Each store has its own.
-            secret: [7 + process as u8; 16],
+            secret: match truth.setup.is_shared {
+                true => SECRET,
+                false => [7 + process as u8; 16],
+            },
             batch_interval: Duration::from_millis(truth.setup.batch_interval_ms),
             batch_events: truth.setup.batch_events,
             letters: Arc::new(SimLetterbox { shared: self.shared.clone(), process }),
@@ -399,6 +406,7 @@ impl Machine {
             self.step(place / owners_each, place % owners_each);
         }
         let owners = self.owners();
+        SharedStore::settle(&self.shared);
         let mut world = self.shared.world();
         judge::at_the_end(&mut world, &self.shared.truth, &owners);
     }

@@ -29,8 +29,10 @@ pub struct Script {
 pub struct Setup {
     /// Partitions of each topic.
     pub lanes: u32,
-    /// Processes, each with a store of its own.
+    /// Processes, each with a store of its own, unless they share one.
     pub processes: usize,
+    /// Whether they share one.
+    pub is_shared: bool,
     /// Owners of each process.
     pub owners: usize,
     /// Whether the one process has the log to itself, without a group.

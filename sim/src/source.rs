@@ -281,6 +281,10 @@ impl Source for SimSource {
         is_idle
     }
 
+    fn ends_now(&self, lane: u32) -> Option<Vec<u64>> {
+        Some(self.shared.world().ends[lane as usize].to_vec())
+    }
+
     fn end_offset(&self, topic: usize, lane: u32) -> u64 {
         let world = self.shared.world();
         match world.mood(self.process, topic, lane) {

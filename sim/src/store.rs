@@ -3,12 +3,11 @@
 
 use crate::script::{Effect, Point};
 use crate::source::SCRIPTED;
-use crate::truth::TOPIC_NAMES;
 use crate::world::Shared;
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{self, Id};
 use marquee_pipeline::join::cold::{ColdBytes, ColdError, ColdPlace, Fill};
-use marquee_sinks::letters::{LetterKind, LetterOutput, Letterbox};
+use marquee_sinks::letters::{ALL_OF_IT, LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::snapshots::{Snapshots, SnapshotsError, StoredSnapshot};
 use marquee_sinks::{Gap, LaneCommit, LaneState, Sink, SinkError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +31,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    fn of(commit: &LaneCommit<'_>) -> Written {
+    pub(crate) fn of(commit: &LaneCommit<'_>) -> Written {
         let cells = commit.batch.cells().map(|changed| {
             let key = CellKey {
                 video: changed.cell.video.to_owned(),
@@ -50,6 +49,18 @@ impl Written {
             (key, changed.cell.counts, sets)
         });
         Written { lane: commit.lane, cells: cells.collect(), state: commit.state.clone() }
+    }
+
+    /// What a process stores.
+    pub(crate) fn words(&self, process: usize) -> String {
+        let cells = self.cells.iter().map(|(cell, counts, _)| {
+            let (start, video) = (cell.epoch_start_ms, &cell.video);
+            format!(" {video}@{start}={}/{}", counts.impressions, counts.plays)
+        });
+        let (at, frontier) = (&self.state.next_offsets, self.state.frontier);
+        let lane = self.lane;
+        let cells = cells.collect::<String>();
+        format!("p{process}: stores lane {lane} at {at:?}, frontier {frontier}:{cells}")
     }
 }
 
@@ -106,18 +117,7 @@ impl Sink for SimStore {
         }
         for written in written {
             let process = self.process;
-            world.tell(|| {
-                let cells = written.cells.iter().map(|(cell, counts, _)| {
-                    let (start, video) = (cell.epoch_start_ms, &cell.video);
-                    format!(" {video}@{start}={}/{}", counts.impressions, counts.plays)
-                });
-                let (at, frontier) = (&written.state.next_offsets, written.state.frontier);
-                format!(
-                    "p{process}: stores lane {} at {at:?}, frontier {frontier}:{}",
-                    written.lane,
-                    cells.collect::<String>()
-                )
-            });
+            world.tell(|| written.words(process));
             let store = &mut world.processes[self.process].store;
             let starts = world.starts[written.lane as usize];
             world.judge.stores(&self.shared.truth, self.process, store, &written, starts);
@@ -158,28 +158,15 @@ impl Sink for SimStore {
         }
         let wrong = world.goes_wrong(self.process, Point::Gaps);
         if wrong.is_none_or(|effect| effect == Effect::All) {
-            for gap in gaps {
-                let topic = usize::from(gap.topic == TOPIC_NAMES[1]);
-                let is_blind = gap.to_offset == world.ends[gap.lane as usize][topic];
-                let now_ms = self.shared.wall_ms(world, self.process);
-                let shown_ms = &world.processes[self.process].shown_ms;
-                let known_ms =
-                    shown_ms.get(&(1 - topic, gap.lane)).map_or(now_ms, |ms| now_ms.max(*ms));
-                world.judge.doubts(self.process, gap, is_blind.then_some((topic, known_ms)));
-                let process = self.process;
-                world.tell(|| {
-                    let Gap { lane, topic, from_offset, to_offset, from_ms, to_ms, reason } = gap;
-                    format!(
-                        "p{process}: notes a gap in lane {lane}: {topic} {from_offset}..{to_offset} \
-                         {reason}, cells {from_ms}..{to_ms}"
-                    )
-                });
-            }
+            world.judge_gaps(&self.shared, self.process, gaps);
             world.processes[self.process].store.gaps.extend(gaps.iter().cloned());
         }
         if wrong.is_some() { Err(scripted()) } else { Ok(()) }
     }
 }
+
+/// Names of processes, as far as there are any.
+pub(crate) const PROCESS_NAMES: [&str; 3] = ["p0", "p1", "p2"];
 
 /// A process's letters.
 pub(crate) struct SimLetterbox {
@@ -195,6 +182,13 @@ struct SimLetters {
 }
 
 impl Letterbox for SimLetterbox {
+    fn name(&self) -> &str {
+        match self.shared.truth.setup.is_shared {
+            true => PROCESS_NAMES[self.process],
+            false => "",
+        }
+    }
+
     fn open(
         &self,
         kind: LetterKind,
@@ -204,8 +198,9 @@ impl Letterbox for SimLetterbox {
         let (shared, process) = (self.shared.clone(), self.process);
         let mut world = shared.world();
         let file = world.processes[process].letters.entry((kind, lane)).or_default();
-        let is_whole = file.len() as u64 >= committed;
-        file.truncate(committed as usize);
+        let is_whole = file.len() as u64 >= committed || committed == ALL_OF_IT;
+        let whole = file.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        file.truncate(if committed == ALL_OF_IT { whole } else { committed as usize });
         world.judge.must(is_whole, "letters are lost", || {
             format!("p{process}: the {kind:?} letters of lane {lane} are shorter than committed")
         });

@@ -38,6 +38,7 @@ fn settings(setup: &Setup) -> String {
         setup.chunk
     );
     let others = [
+        (setup.is_shared, "All share one store"),
         (setup.by_request, "match = request"),
         (setup.joined, "impressions = joined"),
         (setup.by_play, "epoch_of_play = play"),

@@ -2,12 +2,14 @@
 //! process's store and letters, and the time. Owners reach it through the traits of the product;
 //! every call may go wrong as the script says.
 
+use crate::cluster::Tables;
 use crate::group::Group;
 use crate::judge::Judge;
 use crate::script::{Acks, Effect, Mood, Point, START_MS, TOPICS};
 use crate::store::StoreState;
-use crate::truth::Truth;
+use crate::truth::{TOPIC_NAMES, Truth};
 use marquee_runtime::Clock;
+use marquee_sinks::Gap;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,6 +48,8 @@ pub(crate) struct World {
     pub(crate) group: Group,
     pub(crate) processes: Vec<ProcessState>,
     pub(crate) judge: Judge,
+    /// The store of all processes, where they share one.
+    pub(crate) tables: Tables,
     trace: Option<Vec<String>>,
 }
 
@@ -90,6 +94,7 @@ impl World {
             group: Group::new(lanes),
             processes: (0..truth.setup.processes).map(|_| ProcessState::default()).collect(),
             judge: Judge::new(lanes),
+            tables: Tables::default(),
             trace: is_told.then(Vec::new),
         }
     }
@@ -103,6 +108,26 @@ impl World {
 
     pub(crate) fn take_trace(&mut self) -> Vec<String> {
         self.trace.take().unwrap_or_default()
+    }
+
+    /// A process notes gaps.
+    pub(crate) fn judge_gaps(&mut self, shared: &Shared, process: usize, gaps: &[Gap]) {
+        for gap in gaps {
+            let topic = usize::from(gap.topic == TOPIC_NAMES[1]);
+            let is_blind = gap.to_offset == self.ends[gap.lane as usize][topic];
+            let now_ms = shared.wall_ms(self, process);
+            let shown_ms = &self.processes[process].shown_ms;
+            let known_ms =
+                shown_ms.get(&(1 - topic, gap.lane)).map_or(now_ms, |ms| now_ms.max(*ms));
+            self.judge.doubts(process, gap, is_blind.then_some((topic, known_ms)));
+            self.tell(|| {
+                let Gap { lane, topic, from_offset, to_offset, from_ms, to_ms, reason } = gap;
+                format!(
+                    "p{process}: notes a gap in lane {lane}: {topic} {from_offset}..{to_offset} \
+                     {reason}, cells {from_ms}..{to_ms}"
+                )
+            });
+        }
     }
 
     /// Whether this call goes wrong, and how far it comes all the same.

@@ -8,7 +8,7 @@
 use crate::SinkError;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// One record that was not counted, or not wholly.
@@ -59,7 +59,8 @@ pub enum LetterKind {
     Dead,
 }
 
-/// The length of an output whose end nobody has committed here: nothing is cut off.
+/// The length of an output whose end nobody has committed here: nothing is cut off but a last line
+/// that a crash has torn.
 pub const ALL_OF_IT: u64 = u64::MAX;
 
 /// Where the letters of lanes are kept.
@@ -175,7 +176,10 @@ impl LetterFile {
             // Somebody took letters away (to work through them, say): that is their right.
             tracing::warn!(path = %path.display(), len, committed, "the file is shorter than written");
         }
-        let len = len.min(committed);
+        let len = match committed {
+            ALL_OF_IT => whole_lines(&mut file, len).map_err(failed)?,
+            committed => len.min(committed),
+        };
         file.set_len(len).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed)?;
         Ok(LetterFile { path: path.to_owned(), file, len, pending: Vec::new() })
     }
@@ -199,6 +203,24 @@ impl LetterFile {
     }
 }
 
+/// How many of the first `len` bytes of a file are whole lines.
+fn whole_lines(file: &mut File, len: u64) -> std::io::Result<u64> {
+    const PIECE: u64 = 64 << 10;
+    let mut end = len;
+    let mut piece = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(PIECE);
+        piece.resize((end - start) as usize, 0);
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut piece)?;
+        if let Some(at) = piece.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 fn file_error(path: &Path, error: &str) -> SinkError {
     SinkError::File { path: path.display().to_string(), error: error.to_owned() }
 }
@@ -206,6 +228,28 @@ fn file_error(path: &Path, error: &str) -> SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_others_have_had_the_lane_only_a_torn_line_is_cut_off() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("late/lane-0.ndjson");
+        let long = "x".repeat(100_000);
+        for (before, after) in [
+            ("", ""),
+            ("{\"a\"", ""),
+            ("{}\n", "{}\n"),
+            ("{}\n{}\n{\"half", "{}\n{}\n"),
+            (&format!("{{}}\n{long}"), "{}\n"),
+        ] {
+            std::fs::create_dir_all(dir.path().join("late")).expect("a folder");
+            std::fs::write(&path, before).expect("it is written");
+            let mut file = LetterFile::open(&path, ALL_OF_IT).expect("it opens");
+            file.pending().extend_from_slice(b"{}\n");
+            file.sync().expect("it is written");
+            let text = std::fs::read_to_string(&path).expect("it reads");
+            assert_eq!(text, format!("{after}{{}}\n"), "{} bytes", before.len());
+        }
+    }
 
     #[test]
     fn what_was_not_committed_is_written_again_once() {

@@ -127,6 +127,11 @@ pub trait Source: Send {
     /// where everything was read.
     fn end_offset(&self, topic: usize, lane: u32) -> u64;
 
+    /// The end of each topic of a lane, asked anew; `None` where it cannot be asked now.
+    fn ends_now(&self, _lane: u32) -> Option<Vec<u64>> {
+        None
+    }
+
     /// Tells the log how far results are durable. May return before the log has taken it; the
     /// number that it returns is below or equal to [`Source::confirmed`] once the log has.
     fn commit(&mut self, commits: &[Commit<'_>]) -> Result<u64, SourceError>;

@@ -15,9 +15,10 @@ const RESUME: &str = "crates/runtime/src/lanes/resume.rs";
 const SNAPSHOTS: &str = "crates/runtime/src/lanes/snapshots.rs";
 const MISPLACED: &str = "crates/runtime/src/lanes/misplaced.rs";
 const JOIN: &str = "crates/pipeline/src/join.rs";
+const CASSANDRA: &str = "crates/sinks/src/cassandra/writing.rs";
 const PIPELINE: &str = "crates/pipeline/src/lane.rs";
 
-pub(crate) const BUGS: [Bug; 13] = [
+pub(crate) const BUGS: [Bug; 14] = [
     Bug {
         name: "commit before acknowledge",
         edits: &[(
@@ -137,6 +138,15 @@ pub(crate) const BUGS: [Bug; 13] = [
             if resumption.refuses(&is_equal) {",
             ),
         ],
+    },
+    Bug {
+        name: "one write timestamp for both counts",
+        edits: &[(
+            CASSANDRA,
+            "let timestamp = count_timestamp(key.epoch_start_ms, count);",
+            "let both = cell.counts.impressions + cell.counts.plays;
+                let timestamp = count_timestamp(key.epoch_start_ms, both);",
+        )],
     },
     // What the simulation itself has found, and what was repaired.
     Bug {

@@ -228,6 +228,8 @@ impl Owner {
         }
         if self.claims.releases() != releases {
             self.look_again(&mut assigned)?;
+        } else if self.store.is_shared() {
+            self.ask_again(&mut assigned)?;
         }
         let plan = |lane: &AssignedLane| {
             Resumption::of(lane, &self.settings, &*self.store, Refused::default())
@@ -251,6 +253,21 @@ impl Owner {
             let state = self.store.lane_state(lane.lane)?.unwrap_or_default();
             for (end, next) in lane.end_offsets.iter_mut().zip(state.next_offsets) {
                 *end = (*end).max(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, where the owner may be of another process: the log is asked again. What the store has
+    /// counted is no proof of it, since a log that was cut must be found out.
+    fn ask_again(&self, assigned: &mut [AssignedLane]) -> Result<(), LaneError> {
+        for lane in assigned {
+            let state = self.store.lane_state(lane.lane)?.unwrap_or_default();
+            let mut places = lane.end_offsets.iter().zip(&state.next_offsets);
+            if places.any(|(end, next)| end < next)
+                && let Some(ends) = self.source.ends_now(lane.lane)
+            {
+                lane.end_offsets = ends;
             }
         }
         Ok(())
@@ -300,8 +317,11 @@ impl Owner {
     fn plan_anew(
         &mut self,
         resumption: &mut Resumption,
-        assigned: &AssignedLane,
+        assigned: &mut AssignedLane,
     ) -> Result<(), LaneError> {
+        if self.store.is_shared() {
+            self.ask_again(std::slice::from_mut(assigned))?;
+        }
         let refused = std::mem::take(&mut resumption.refused);
         *resumption = Resumption::of(assigned, &self.settings, &*self.store, refused)?;
         self.store.add_gaps(&resumption.gaps)?;

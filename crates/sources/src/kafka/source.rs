@@ -340,6 +340,14 @@ impl Source for KafkaSource {
         }
     }
 
+    fn ends_now(&self, lane: u32) -> Option<Vec<u64>> {
+        let end = |(topic, _): &(String, &str)| {
+            let found = self.consumer().fetch_watermarks(topic, lane as i32, PATIENCE);
+            u64::try_from(found.ok()?.1).ok()
+        };
+        self.cluster.options().topics.iter().map(end).collect()
+    }
+
     fn is_revoked(&mut self) -> bool {
         self.pump();
         self.pending.iter().any(|event| !matches!(event, GroupEvent::Assigned(_)))
