@@ -87,7 +87,7 @@ impl Expected {
                 ClosedCell { key: cell, counts: **counts, chunks }
             })
             .collect();
-        store.write_closed(lane, name, &cells, &LaneState::default()).unwrap();
+        store.write_closed(lane, name, &cells, Some(&LaneState::default())).unwrap();
         for (cell, (counts, ids)) in writes {
             self.counts[lane as usize].insert(cell.clone(), *counts);
             if ids.iter().any(|ids| !ids.is_empty()) {

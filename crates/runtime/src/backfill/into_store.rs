@@ -190,7 +190,7 @@ fn write_lane(
     by_epochs(&mut cells, |(cell, _)| cell);
     if cells.is_empty() {
         // Events without a cell close their epochs all the same.
-        store.write_closed(lane, run, &[], state)?;
+        store.write_closed(lane, run, &[], Some(state))?;
     }
     for part in cells.chunks(WRITE_CELLS) {
         let keys: Vec<&CellKey> = part.iter().map(|(cell, _)| cell).collect();
@@ -203,7 +203,7 @@ fn write_lane(
             let counts = CellCounts { impressions: shown, plays: played };
             writes.push(ClosedCell { key: cell, counts, chunks: [impressions, plays] });
         }
-        store.write_closed(lane, run, &writes, state)?;
+        store.write_closed(lane, run, &writes, Some(state))?;
     }
     Ok(())
 }

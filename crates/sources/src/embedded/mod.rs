@@ -49,6 +49,7 @@ mod handles;
 mod lane;
 mod record;
 mod recover;
+mod replay;
 mod segment;
 mod source;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use self::{
     error::LogError,
     frame::MAX_RECORD_BYTES,
     record::{NewRecord, Position, RecordBatch, RecordRef},
+    replay::EmbeddedReplay,
     source::EmbeddedSource,
 };
 
