@@ -7,6 +7,7 @@ mod failure;
 mod generate;
 mod run;
 mod trends;
+mod verify;
 
 pub use failure::Failure;
 
@@ -40,6 +41,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Show what was counted
     Trends(trends::Arguments),
+    /// Count once more from the log or from files, compare with the store, add what is missing
+    Verify(verify::Arguments),
     /// Check a configuration and show what it means
     Check(check::Arguments),
     /// Write invented impressions and plays to files or Kafka, the same for the same flags
@@ -85,6 +88,7 @@ impl Cli {
             Command::Run(arguments) => arguments.run(),
             Command::Trends(arguments) => arguments.run(),
             Command::Backfill(arguments) => arguments.run(),
+            Command::Verify(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
         }

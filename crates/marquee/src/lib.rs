@@ -8,5 +8,6 @@ pub mod commands;
 pub mod config;
 pub mod generate;
 mod log;
+mod repair;
 pub mod service;
 pub mod wiring;

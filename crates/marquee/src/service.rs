@@ -3,6 +3,7 @@
 use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind};
 use crate::log::{self, Log};
+use crate::repair::Repairs;
 use crate::wiring;
 use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
@@ -25,6 +26,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Service {
     address: SocketAddr,
     lanes: Lanes,
+    repairs: Option<Repairs>,
     runtime: tokio::runtime::Runtime,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: Arc<watch::Sender<Option<Stop>>>,
@@ -83,6 +85,9 @@ impl Service {
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
         let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
+        let fail = fail(&stop);
+        let repairs =
+            Repairs::start(config, &plan, log.again(), Arc::new(store.clone()), &lanes, fail);
         let parts = Parts {
             plan,
             log: log.appender(),
@@ -94,7 +99,7 @@ impl Service {
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
         let server = runtime.spawn(server);
         write_owner(&store, address)?;
-        Ok(Service { address, lanes, runtime, server, stop, store })
+        Ok(Service { address, lanes, repairs, runtime, server, stop, store })
     }
 
     /// Where it listens.
@@ -131,6 +136,9 @@ impl Service {
             }
         });
         let served = self.runtime.block_on(self.server);
+        if let Some(repairs) = self.repairs {
+            repairs.stop();
+        }
         let _ = std::fs::remove_file(self.store.path().join(OWNER_FILE));
         if let Some(Stop::Failed(reason)) = reason {
             return Err(Failure::Failed(reason));
@@ -238,12 +246,16 @@ fn start_lanes(
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
         snapshots: snapshots(config, store),
     };
-    let stop = stop.clone();
-    let on_failure = move |reason: &str| {
-        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
-    };
     let sources = log.sources(wiring::threads(config))?;
-    Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), on_failure))
+    Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), fail(stop)))
+}
+
+/// Ends the service with a reason.
+fn fail(stop: &Arc<watch::Sender<Option<Stop>>>) -> impl Fn(&str) + Send + Sync + Clone + 'static {
+    let stop = stop.clone();
+    move |reason: &str| {
+        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
+    }
 }
 
 /// Beside the store whose counts they go with.

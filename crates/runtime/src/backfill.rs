@@ -21,6 +21,7 @@ mod shared;
 pub use dead::DeadLetters;
 pub use into_store::{IntoStoreError, write_into};
 pub use log::{LogEvents, LogPart};
+pub(crate) use recompute::reach_ms;
 pub use recompute::{Events, ExpectedCell, Recompute, RecomputeError, Recomputed};
 
 use crate::plan::Plan;

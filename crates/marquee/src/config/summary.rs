@@ -138,7 +138,15 @@ impl Config {
             None => "for ever".into(),
         };
         let what = if store.members { "counts and members" } else { "counts only" };
-        vec![format!("{what} in {}, kept {kept}", store.path.display())]
+        let mut lines = vec![format!("{what} in {}, kept {kept}", store.path.display())];
+        if self.repair.interval_ms > 0 {
+            lines.push(format!(
+                "  every {} what closed epochs of the last {} lack is added from the log",
+                format_duration_ms(self.repair.interval_ms),
+                format_duration_ms(self.repair.horizon_ms)
+            ));
+        }
+        lines
     }
 
     fn runs(&self) -> Vec<String> {
