@@ -21,7 +21,7 @@ pub use place::Place;
 use crate::backfill::{Events, Recompute, RecomputeError, Summary};
 use crate::plan::Plan;
 use comparing::Comparing;
-use marquee_model::format_time_ms;
+use marquee_model::{format_duration_ms, format_time_ms};
 use marquee_sinks::{Repair, SinkError, Store};
 use place::StorePlace;
 use repairing::Repairing;
@@ -233,9 +233,9 @@ impl Verify<'_> {
 
     fn note_of_files(&self) -> String {
         format!(
-            "files have no record time: an event more than max_ahead ({} ms) ahead of its record is \
+            "files have no record time: an event more than max_ahead ({}) ahead of its record is \
              a dead letter for a service, and its members are listed as missing here",
-            self.plan.max_ahead_ms
+            format_duration_ms(self.plan.max_ahead_ms)
         )
     }
 }

@@ -135,6 +135,9 @@ impl Comparing<'_> {
         if let Some(repairing) = &mut self.repairing {
             repairing.write(at.lane, fixes)?;
         }
+        let order =
+            |d: &Difference| (d.epoch_ms, d.epoch_start_ms, d.video.clone(), d.slice.clone());
+        differences.sort_by_cached_key(order);
         for difference in &differences {
             self.tally.take(difference, at.epoch);
             (self.each)(difference).map_err(VerifyError::Output)?;
