@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 /// Memory for events and members of a comparison, at most, bytes; the rest goes to temporary files.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// How long a stop waits for it.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// So many differences that stay are written to the log, each time.
 const SHOWN: usize = 5;
 
@@ -85,6 +88,7 @@ impl Repairs {
         repairing.status.note_repair(|_| {});
         let (awake, asleep) = channel::<()>();
         let work = move || {
+            let _end = EndOnPanic(&on_failure);
             // Nobody sends anything: the end of the service ends the wait.
             while asleep.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 if let Err(reason) = repairing.run() {
@@ -97,12 +101,33 @@ impl Repairs {
         Some(Repairs { awake, stop, thread: thread.expect("the system starts threads") })
     }
 
-    /// Ends it, in the middle of a comparison if need be: what was added until then stays.
+    /// Ends it, in the middle of a comparison if need be: what was added until then stays. Where it
+    /// waits for a broker that is away it is not waited for: the end of the process ends it, and each
+    /// of its writes is whole or nothing.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.awake);
+        let until = Instant::now() + STOP_PATIENCE;
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                tracing::warn!("the repair of closed epochs is left in the middle of its work");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A bug in the thread ends the service, as one of a lane does (invariant CONTAINED).
+struct EndOnPanic<'f, F: Fn(&str)>(&'f F);
+
+impl<F: Fn(&str)> Drop for EndOnPanic<'_, F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)("the repair of closed epochs has failed by a bug; its message stands above");
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a broker may take to answer one question, before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take until there is an answer, or a record that is known to be there.
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(60);
 /// Records fetched ahead, KiB: one partition is read at a time.
