@@ -113,6 +113,21 @@ fn late_events_are_found_and_repaired_beside_a_group_that_does_not_notice() {
     let missing = lines(&found).iter().map(missing).sum::<u64>();
     assert!(missing > 1000, "{missing}");
     assert!(lines(&found).iter().all(|line| line["extra"]["plays"]["total"] == 0));
+    // The broker is asked where the last hour begins, and what it gives is enough.
+    let last = verify(&config, &["--from", "2016-11-21T01:00:00Z"]).expect_code(1);
+    let is_last = |line: &&Value| line["epoch_start_ms"].as_i64().unwrap() >= 1_479_690_000_000;
+    let all = lines(&found);
+    assert_eq!(
+        lines(&last).iter().collect::<Vec<_>>(),
+        all.iter().filter(is_last).collect::<Vec<_>>()
+    );
+    let read = |finished: &Finished| {
+        let summary = finished.stderr.lines().find(|line| line.contains(" events, ")).unwrap();
+        summary.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(read(&found), data.events());
+    assert!(read(&last) < data.events(), "it has read everything");
+
     verify(&config, &["--repair"]).expect_code(0);
     assert_eq!(verify(&config, &[]).expect_code(0).stdout, b"");
     assert_exact(&duckdb, &data, &[&setup.store("store")]);

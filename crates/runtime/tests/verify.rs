@@ -396,10 +396,10 @@ proptest! {
 
     #[test]
     fn what_differs_from_the_oracle_is_found_and_a_repair_leaves_the_union(
-        topics in [topic(1..80), topic(1..40)], settings in settings(),
+        topics in [topic(1..80), topic(1..80)], settings in settings(),
         lost in proptest::collection::vec(prop_oneof![3 => Just(false), 1 => Just(true)], 1..50),
         more in proptest::collection::vec((any::<u8>(), any::<bool>()), 0..3),
-        frontier in 6_i64..20, from_ms in proptest::option::of(0_i64..150),
+        frontier in 9_i64..25, from_ms in proptest::option::of(50_i64..120),
         length_ms in proptest::option::of(0_i64..90),
     ) {
         let (plan, right) = (plan(&settings), by_oracle(&topics, &settings));
