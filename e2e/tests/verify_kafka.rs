@@ -86,11 +86,11 @@ fn late_events_are_found_and_repaired_beside_a_group_that_does_not_notice() {
     else {
         return;
     };
-    let flags = ["--requests=20000", "--seed=41", "--late=0.05"];
+    let flags = ["--requests=20000", "--seed=41", "--late=0.05", "--span=6h"];
     let data = Data::generated_by(&flags);
     let setup = Setup::new(brokers, &data, "verify");
     let config = setup.config("store", FAST_GROUP, SMALL_BATCHES);
-    succeed(setup.generate(&config, 20_000, 41).arg("--late=0.05"));
+    succeed(setup.generate(&config, 20_000, 41).args(&flags[2..]));
     let service = Service::start(&config, &setup.file("log"));
     let status = service.wait_until_counted(data.events());
     assert!(status["totals"]["late"].as_u64().unwrap() > 1000, "{status}");
@@ -113,9 +113,9 @@ fn late_events_are_found_and_repaired_beside_a_group_that_does_not_notice() {
     let missing = lines(&found).iter().map(missing).sum::<u64>();
     assert!(missing > 1000, "{missing}");
     assert!(lines(&found).iter().all(|line| line["extra"]["plays"]["total"] == 0));
-    // The broker is asked where the last hour begins, and what it gives is enough.
-    let last = verify(&config, &["--from", "2016-11-21T01:00:00Z"]).expect_code(1);
-    let is_last = |line: &&Value| line["epoch_start_ms"].as_i64().unwrap() >= 1_479_690_000_000;
+    // The broker is asked where the last hours begin, and what it gives is enough.
+    let last = verify(&config, &["--from", "2016-11-21T03:00:00Z"]).expect_code(1);
+    let is_last = |line: &&Value| line["epoch_start_ms"].as_i64().unwrap() >= 1_479_697_200_000;
     let all = lines(&found);
     assert_eq!(
         lines(&last).iter().collect::<Vec<_>>(),
@@ -126,6 +126,7 @@ fn late_events_are_found_and_repaired_beside_a_group_that_does_not_notice() {
         summary.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert_eq!(read(&found), data.events());
+    assert!(!lines(&last).is_empty() && lines(&last).len() < all.len());
     assert!(read(&last) < data.events(), "it has read everything");
 
     verify(&config, &["--repair"]).expect_code(0);

@@ -173,13 +173,15 @@ impl Verify<'_> {
         report.notes.extend(whole.notes(&asked));
         report.events = expected.summary;
         let source = if is_log { Repair::LOG } else { Repair::FILES };
-        let repairing =
-            self.repair.map(|run| Repairing::new(self.store, run, source, range_ms.clone()));
+        let longest_ms = self.plan.settings.longest_ms();
+        let repairing = self
+            .repair
+            .map(|run| Repairing::new(self.store, run, source, range_ms.clone(), longest_ms));
         let mut comparing = Comparing {
             place: &StorePlace { store: self.store, keeps_members: self.keeps_members },
             whole: &whole,
             lanes: self.plan.lanes,
-            longest_ms: self.plan.settings.longest_ms(),
+            longest_ms,
             range_ms,
             repairing,
             stop: self.stop,

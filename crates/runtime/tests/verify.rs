@@ -145,9 +145,13 @@ fn lane(request: &str) -> u32 {
     lane_of(Partitioner::Murmur2, request.as_bytes(), LANES)
 }
 
+/// Times and payloads of a lane of a topic.
+type LaneRecords = Vec<(i64, Vec<u8>)>;
+
 /// A log in memory that answers as Kafka does.
 struct Memory {
-    records: Vec<Vec<Vec<(i64, Vec<u8>)>>>,
+    /// By topic and lane.
+    records: Vec<Vec<LaneRecords>>,
     /// First offsets that are left, by topic and lane.
     starts: Vec<Vec<u64>>,
     at: (usize, usize, u64),

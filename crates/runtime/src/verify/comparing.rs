@@ -133,7 +133,7 @@ impl Comparing<'_> {
             differences.push(difference);
         }
         if let Some(repairing) = &mut self.repairing {
-            repairing.write(at.lane, fixes)?;
+            repairing.write(at.lane, at.epoch, fixes)?;
         }
         let order =
             |d: &Difference| (d.epoch_ms, d.epoch_start_ms, d.video.clone(), d.slice.clone());

@@ -64,12 +64,11 @@ pub(super) struct Repairing<'a> {
     source: &'static str,
     /// What is compared.
     range_ms: Range<i64>,
-    /// Lanes whose repair is recorded.
-    recorded: BTreeSet<u32>,
+    longest_ms: i64,
+    /// Lanes, and starts of what was recorded of them.
+    recorded: BTreeSet<(u32, i64)>,
     /// Members that were added.
     pub(super) members: u64,
-    /// Cells that were written.
-    pub(super) cells: u64,
 }
 
 impl<'a> Repairing<'a> {
@@ -78,14 +77,17 @@ impl<'a> Repairing<'a> {
         run: u64,
         source: &'static str,
         range_ms: Range<i64>,
+        longest_ms: i64,
     ) -> Self {
         let recorded = BTreeSet::new();
-        Repairing { store, run, source, range_ms, recorded, members: 0, cells: 0 }
+        Repairing { store, run, source, range_ms, longest_ms, recorded, members: 0 }
     }
 
+    /// Adds to cells of one epoch of a lane.
     pub(super) fn write(
         &mut self,
         lane: u32,
+        epoch: i64,
         fixes: Vec<(&CellKey, Fix)>,
     ) -> Result<(), VerifyError> {
         let mut writes = Vec::new();
@@ -100,13 +102,23 @@ impl<'a> Repairing<'a> {
         }
         // First, or a crash in between would leave members of which nobody knows where they are
         // from.
-        if self.recorded.insert(lane) {
-            self.store.add_repairs(&[self.repair(lane, self.range_ms.clone())])?;
+        let stretch_ms = self.recorded_with(epoch);
+        if self.recorded.insert((lane, stretch_ms.start)) {
+            self.store.add_repairs(&[self.repair(lane, stretch_ms)])?;
         }
-        self.cells += writes.len() as u64;
         // Cells of one row are written together.
         writes.sort_by_key(|cell| (cell.key.epoch_ms, cell.key.epoch_start_ms));
         Ok(self.store.write_closed(lane, self.run, &writes, None)?)
+    }
+
+    /// What is recorded where an epoch gets members. From files it is that epoch, since a log is not
+    /// asked there any more; from the log nobody asks for more than that there was a repair, and a
+    /// service makes one every few hours.
+    fn recorded_with(&self, epoch: i64) -> Range<i64> {
+        match self.source {
+            Repair::FILES => epoch * self.longest_ms..(epoch + 1) * self.longest_ms,
+            _ => self.range_ms.clone(),
+        }
     }
 
     fn repair(&self, lane: u32, Range { start, end }: Range<i64>) -> Repair {
