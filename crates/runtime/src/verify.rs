@@ -18,7 +18,7 @@ mod whole;
 pub use difference::{Counts, Difference, Sample, Samples, What};
 pub use place::Place;
 
-use crate::backfill::{Events, Recompute, RecomputeError, Summary};
+use crate::backfill::{Events, Recompute, RecomputeError, Recomputed, Summary};
 use crate::plan::Plan;
 use comparing::Comparing;
 use marquee_model::{format_duration_ms, format_time_ms};
@@ -147,18 +147,55 @@ impl Verify<'_> {
         let (epochs, range_ms) = self.stretch(sealed_ms);
         let asked = Asked {
             plan: self.plan,
-            epochs: epochs.clone(),
+            epochs,
             from_ms: self.from_ms,
             to_ms: self.to_ms,
             repairs: &repairs,
         };
-        let mut report = Report { notes: self.notes_of_open(sealed_ms)?, ..Report::default() };
+        let notes = self.notes_of_open(sealed_ms)?;
         if range_ms.is_empty() {
-            return Ok(report);
+            return Ok(Report { notes, ..Report::default() });
         }
+        let (mut expected, whole) = self.count_again(events, &asked)?;
+        let source = if is_log { Repair::LOG } else { Repair::FILES };
+        let longest_ms = self.plan.settings.longest_ms();
+        let repairing = |run| Repairing::new(self.store, run, source, range_ms.clone(), longest_ms);
+        let mut comparing = Comparing {
+            place: &StorePlace { store: self.store, keeps_members: self.keeps_members },
+            whole: &whole,
+            lanes: self.plan.lanes,
+            longest_ms,
+            repairing: self.repair.map(repairing),
+            range_ms: range_ms.clone(),
+            stop: self.stop,
+            each,
+            tally: Tally::default(),
+        };
+        comparing.run(&mut expected)?;
+        let Comparing { repairing, tally, .. } = comparing;
+        let mut report = Report { notes, events: expected.summary, ..Report::default() };
+        report.notes.extend(whole.notes(&asked));
+        if !is_log && tally.has_missing {
+            report.notes.push(self.note_of_files());
+        }
+        if let Some(repairing) = repairing {
+            report.added_members = repairing.members;
+            report.filled_gaps = repairing.fill_gaps(self.plan, &whole, &tally.left_in)?;
+        }
+        let Tally { epochs, cells, differing, left, .. } = tally;
+        Ok(Report { epochs, cells, differing, left, ..report })
+    }
+
+    /// The second count, and where its source has everything.
+    fn count_again(
+        &self,
+        events: Events,
+        asked: &Asked<'_>,
+    ) -> Result<(Recomputed, Whole), VerifyError> {
+        let is_log = matches!(events, Events::Log(_));
         let recompute = Recompute {
             plan: self.plan,
-            epochs,
+            epochs: asked.epochs.clone(),
             threads: self.threads,
             memory_bytes: self.memory_bytes,
             secret: self.secret,
@@ -167,38 +204,10 @@ impl Verify<'_> {
         };
         let mut expected = recompute.run(events)?;
         let whole = match is_log {
-            true => Whole::of_log(&asked, std::mem::take(&mut expected.log)),
-            false => Whole::of_files(&asked, expected.seen_ms),
+            true => Whole::of_log(asked, std::mem::take(&mut expected.log)),
+            false => Whole::of_files(asked, expected.seen_ms),
         };
-        report.notes.extend(whole.notes(&asked));
-        report.events = expected.summary;
-        let source = if is_log { Repair::LOG } else { Repair::FILES };
-        let longest_ms = self.plan.settings.longest_ms();
-        let repairing = self
-            .repair
-            .map(|run| Repairing::new(self.store, run, source, range_ms.clone(), longest_ms));
-        let mut comparing = Comparing {
-            place: &StorePlace { store: self.store, keeps_members: self.keeps_members },
-            whole: &whole,
-            lanes: self.plan.lanes,
-            longest_ms,
-            range_ms,
-            repairing,
-            stop: self.stop,
-            each,
-            tally: Tally::default(),
-        };
-        comparing.run(&mut expected)?;
-        let Comparing { repairing, tally, .. } = comparing;
-        if let Some(repairing) = repairing {
-            report.added_members = repairing.members;
-            report.filled_gaps = repairing.fill_gaps(self.plan, &whole, &tally.left_in)?;
-        }
-        if !is_log && tally.has_missing {
-            report.notes.push(self.note_of_files());
-        }
-        let Tally { epochs, cells, differing, left, .. } = tally;
-        Ok(Report { epochs, cells, differing, left, ..report })
+        Ok((expected, whole))
     }
 
     /// Which epochs, and which stretch of time within them.

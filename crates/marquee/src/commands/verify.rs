@@ -9,8 +9,8 @@ use marquee_model::{Kind, parse_time_ms};
 use marquee_runtime::backfill::{Events, RecomputeError};
 use marquee_runtime::verify::{Difference, Report, Verify, VerifyError};
 use marquee_runtime::{Plan, open_files, pages};
-use marquee_sinks::SinkError;
 use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sinks::{SinkError, Store};
 use marquee_sources::files::FileError;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -76,16 +76,27 @@ impl Arguments {
                 Events::Log(log.events(&store, &plan, wiring::threads(&config))?)
             }
         };
+        let report = self.compare(&config, &plan, &store, events)?;
+        self.say(&report, started.elapsed().as_secs_f64())
+    }
+
+    fn compare(
+        &self,
+        config: &Config,
+        plan: &Plan,
+        store: &dyn Store,
+        events: Events,
+    ) -> Result<Report, Failure> {
         let bar = progress(self.reads_files());
         let [run, _] = wiring::random_words();
         let verify = Verify {
-            plan: &plan,
-            store: &store,
+            plan,
+            store,
             keeps_members: config.store.members,
             from_ms: self.from,
             to_ms: self.to,
             repair: self.repair.then_some(run),
-            threads: wiring::threads(&config),
+            threads: wiring::threads(config),
             memory_bytes: config.runtime.memory_bytes / 2,
             secret: wiring::secret(),
             stop: &|| false,
@@ -99,9 +110,9 @@ impl Arguments {
         let mut out = BufWriter::new(std::io::stdout().lock());
         let report = verify.run(events, &mut |difference| write_line(&mut out, difference));
         bar.finish_and_clear();
-        let report = report.map_err(failure)?;
-        out.flush().map_err(|error| failure(VerifyError::Output(error)))?;
-        self.say(&report, started.elapsed().as_secs_f64())
+        // What was found before it failed is said, too.
+        let flushed = out.flush().map_err(VerifyError::Output);
+        report.and_then(|report| flushed.map(|()| report)).map_err(failure)
     }
 
     fn reads_files(&self) -> bool {

@@ -8,6 +8,7 @@ use super::whole::Whole;
 use super::{Tally, VerifyError};
 use crate::backfill::{ExpectedCell, RecomputeError, Recomputed};
 use marquee_model::{CellCounts, CellKey};
+use marquee_sinks::Members;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -112,26 +113,8 @@ impl Comparing<'_> {
             true => None,
             false => self.place.members(at.lane, &keys)?,
         };
-        let none = Default::default();
-        let is_whole = self.whole.is_whole(at.lane, at.epoch);
-        let (mut differences, mut fixes) = (Vec::new(), Vec::new());
-        for (ExpectedCell { cell, members: expected }, counts) in &waiting {
-            self.tally.cells += 1;
-            let found = members.as_ref().map(|members| members.get(cell).unwrap_or(&none));
-            let held = Held { counts: *counts, members: found };
-            let Some(differing) = compare(expected, &held, is_whole) else { continue };
-            let both = (sizes(expected), *counts);
-            let name = self.place.name();
-            let mut difference = Difference::of(cell.clone(), at.lane, name, both, differing);
-            if self.repairing.is_some() {
-                let fix = found.map(|found| Fix::of(expected, found, *counts));
-                let has_extra = difference.extra.as_ref().is_some_and(|extra| extra.total() > 0);
-                difference.repaired =
-                    Some(!has_extra && fix.as_ref().is_some_and(|fix| fix.is_whole));
-                fixes.extend(fix.map(|fix| (cell, fix)));
-            }
-            differences.push(difference);
-        }
+        self.tally.cells += waiting.len() as u64;
+        let (mut differences, fixes) = self.judge(at, &waiting, members.as_ref());
         if let Some(repairing) = &mut self.repairing {
             repairing.write(at.lane, at.epoch, fixes)?;
         }
@@ -143,5 +126,34 @@ impl Comparing<'_> {
             (self.each)(difference).map_err(VerifyError::Output)?;
         }
         Ok(())
+    }
+
+    /// Which of these cells differ, and what would mend them.
+    fn judge<'c>(
+        &self,
+        at: &LaneEpoch,
+        cells: &'c [(ExpectedCell, CellCounts)],
+        members: Option<&Members>,
+    ) -> (Vec<Difference>, Vec<(&'c CellKey, Fix)>) {
+        let none = Default::default();
+        let is_whole = self.whole.is_whole(at.lane, at.epoch);
+        let (mut differences, mut fixes) = (Vec::new(), Vec::new());
+        for (ExpectedCell { cell, members: expected }, counts) in cells {
+            let found = members.map(|members| members.get(cell).unwrap_or(&none));
+            let held = Held { counts: *counts, members: found };
+            let Some(differing) = compare(expected, &held, is_whole) else { continue };
+            let both = (sizes(expected), *counts);
+            let name = self.place.name();
+            let mut difference = Difference::of(cell.clone(), at.lane, name, both, differing);
+            if self.repairing.is_some() {
+                let fix = found.map(|found| Fix::of(expected, found, *counts));
+                let has_extra = difference.extra.as_ref().is_some_and(|extra| extra.total() > 0);
+                let is_mended = !has_extra && fix.as_ref().is_some_and(|fix| fix.is_whole);
+                difference.repaired = Some(is_mended);
+                fixes.extend(fix.map(|fix| (cell, fix)));
+            }
+            differences.push(difference);
+        }
+        (differences, fixes)
     }
 }
