@@ -4,7 +4,7 @@
 //! knows neither watermark nor frontier, and no event is late in it. What it proves and the store
 //! lacks (a late event, a lost write) is *missing*, and can be added. What the store has and it does
 //! not prove is *extra*, and is wrong if the source has everything of that epoch: that it has is
-//! found out first ([`whole`]), and a member is never called wrong because a log has forgotten it.
+//! found out first (`whole`), and a member is never called wrong because a log has forgotten it.
 //!
 //! Only epochs that are sealed in all lanes are compared, since no owner adds to them any more; so
 //! this may be done beside running owners, who are neither asked nor stopped.
