@@ -31,6 +31,7 @@ enum Key {
     Frontier(u32),
     State(u32),
     Gap(String),
+    Repair(String),
 }
 
 /// What stands in a column.
@@ -83,6 +84,7 @@ fn sent(write: &Write<'_>) -> Sent {
         Column::State { lane, state } => {
             (Key::State(*lane), Value::Bytes(state.as_bytes().to_vec()))
         }
+        Column::Repair { repair } => (Key::Repair((*repair).to_owned()), Value::Number(1)),
         Column::Gap { gap } => (Key::Gap((*gap).to_owned()), Value::Number(1)),
     };
     (key, write.timestamp, value)
@@ -352,6 +354,10 @@ impl Cluster for SimCluster {
     }
 
     fn frontiers(&self, _: &str) -> Result<Vec<(u32, i64)>, ClusterError> {
+        Ok(Vec::new()) // only readers ask
+    }
+
+    fn repairs(&self, _: &str) -> Result<Vec<String>, ClusterError> {
         Ok(Vec::new()) // only readers ask
     }
 

@@ -41,7 +41,7 @@ pub fn script(seed: u64) -> Script {
     let last = 1 + draw.below((1 << setup.processes) - 1) as u8;
     if setup.is_shared && apart.one_in(2) {
         actions = with_rivals(&mut apart, &setup, actions);
-        records = of_one_cell(&mut apart, records);
+        records = of_one_cell(&mut apart, &records);
     }
     Script { setup, records, actions, last }
 }
@@ -170,10 +170,10 @@ fn actions(draw: &mut Draw, setup: &Setup, records: usize) -> Vec<Action> {
 
 /// The same records, but all of one video and of about one time, from many requests: rivals then count
 /// in one cell.
-fn of_one_cell(draw: &mut Draw, records: Vec<Rec>) -> Vec<Rec> {
+fn of_one_cell(draw: &mut Draw, records: &[Rec]) -> Vec<Rec> {
     let start_ms = records.first().map_or(START_MS, |record| record.at_ms);
     let plays_in = draw.pick(&[2, 2, 3]);
-    let near = |(number, record): (usize, Rec)| {
+    let near = |number: usize| {
         let at_ms = start_ms + number as i64;
         Rec {
             topic: usize::from(draw.one_in(plays_in)),
@@ -184,10 +184,9 @@ fn of_one_cell(draw: &mut Draw, records: Vec<Rec>) -> Vec<Rec> {
             time_ms: at_ms,
             record_ms: at_ms,
             form: Form::Good,
-            ..record
         }
     };
-    records.into_iter().enumerate().map(near).collect()
+    (0..records.len()).map(near).collect()
 }
 
 /// More processes that think a lane is theirs, and read its topics at another pace than others do:

@@ -8,6 +8,7 @@ mod generate;
 mod run;
 mod schema;
 mod trends;
+mod verify;
 
 pub use failure::Failure;
 
@@ -41,6 +42,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Show what was counted
     Trends(trends::Arguments),
+    /// Count once more from the log or from files, compare with the store, add what is missing
+    Verify(verify::Arguments),
     /// Check a configuration and show what it means
     Check(check::Arguments),
     /// Show or make the tables of a Cassandra store
@@ -88,6 +91,7 @@ impl Cli {
             Command::Run(arguments) => arguments.run(),
             Command::Trends(arguments) => arguments.run(),
             Command::Backfill(arguments) => arguments.run(),
+            Command::Verify(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Schema(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),

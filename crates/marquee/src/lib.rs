@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod generate;
 mod log;
+mod repair;
 pub mod service;
 pub mod store;
 pub mod wiring;

@@ -4,9 +4,11 @@ use crate::commands::Failure;
 use crate::config::{Config, LogKind};
 use crate::wiring;
 use marquee_runtime::Plan;
-use marquee_sources::embedded::{EmbeddedLog, EmbeddedSource, LogError};
-use marquee_sources::kafka::{KafkaAppender, KafkaCluster, KafkaError, KafkaSource};
-use marquee_sources::{Appender, Source};
+use marquee_runtime::backfill::LogEvents;
+use marquee_sinks::Store;
+use marquee_sources::embedded::{EmbeddedLog, EmbeddedReplay, EmbeddedSource, LogError};
+use marquee_sources::kafka::{KafkaAppender, KafkaCluster, KafkaError, KafkaReplay, KafkaSource};
+use marquee_sources::{Appender, Replay, Source};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,12 +103,92 @@ impl Log {
         }
     }
 
+    /// The same log, to be read once more.
+    pub(crate) fn again(&self) -> LogAgain {
+        match self {
+            Log::Embedded { log, .. } => LogAgain::Embedded(log.clone()),
+            Log::Kafka { cluster, .. } => LogAgain::Kafka(cluster.clone()),
+        }
+    }
+
     /// Ids of the topics, where the log has any.
     pub(crate) fn topic_ids(&self) -> Vec<String> {
         match self {
             Log::Embedded { .. } => Vec::new(),
             Log::Kafka { cluster, .. } => cluster.topic_ids(),
         }
+    }
+}
+
+/// The log, for whoever reads it once more: no lane is taken, and nothing is committed.
+#[derive(Clone)]
+pub(crate) enum LogAgain {
+    Embedded(EmbeddedLog),
+    Kafka(KafkaCluster),
+}
+
+impl LogAgain {
+    /// Opens a log that is there; `cluster` is Kafka as [`connect`] found it.
+    pub(crate) fn open(
+        config: &Config,
+        plan: &Plan,
+        cluster: Option<KafkaCluster>,
+    ) -> Result<LogAgain, Failure> {
+        if let Some(cluster) = cluster {
+            return Ok(LogAgain::Kafka(cluster));
+        }
+        let path = &config.log.path;
+        if !EmbeddedLog::is_at(path) {
+            return Err(Failure::Failed(format!(
+                "there is no log at {}: name files that hold the events, with --impressions and \
+                 --plays",
+                path.display()
+            )));
+        }
+        let log = EmbeddedLog::open(path, &plan.topics(), plan.lanes).map_err(embedded_failure)?;
+        Ok(LogAgain::Embedded(log))
+    }
+
+    /// Its events, read by so many threads, for a store that was counted from it.
+    pub(crate) fn events(
+        &self,
+        store: &dyn Store,
+        plan: &Plan,
+        threads: usize,
+    ) -> Result<LogEvents, Failure> {
+        let mut committed = Vec::new();
+        for lane in 0..plan.lanes {
+            let state = store.lane_state(lane).map_err(Failure::failed)?.unwrap_or_default();
+            self.check_topics(plan, &state.topic_ids)?;
+            committed.push(state.next_offsets);
+        }
+        let threads = threads.clamp(1, plan.lanes.max(1) as usize);
+        let reader = |_| -> Result<Box<dyn Replay>, Failure> {
+            Ok(match self {
+                LogAgain::Embedded(log) => Box::new(EmbeddedReplay::new(log)),
+                LogAgain::Kafka(cluster) => {
+                    Box::new(KafkaReplay::new(cluster).map_err(kafka_failure)?)
+                }
+            })
+        };
+        Ok(LogEvents {
+            readers: (0..threads).map(reader).collect::<Result<_, _>>()?,
+            checks_partitions: matches!(self, LogAgain::Kafka(_)),
+            committed,
+            now_ms: wiring::now_ms(),
+        })
+    }
+
+    /// Offsets of a topic that was deleted and made again mean nothing.
+    fn check_topics(&self, plan: &Plan, known: &[String]) -> Result<(), Failure> {
+        let LogAgain::Kafka(cluster) = self else { return Ok(()) };
+        for ((was, is), topic) in known.iter().zip(cluster.topic_ids()).zip(plan.topics()) {
+            if !was.is_empty() && !is.is_empty() && *was != is {
+                let was = was.clone();
+                return Err(kafka_failure(KafkaError::Recreated { topic, was, is }));
+            }
+        }
+        Ok(())
     }
 }
 

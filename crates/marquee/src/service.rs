@@ -3,6 +3,7 @@
 use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind, StoreKind};
 use crate::log::{self, Log};
+use crate::repair::Repairs;
 use crate::store::{self, OpenStore};
 use crate::wiring;
 use marquee_runtime::SystemClock;
@@ -25,6 +26,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Service {
     address: SocketAddr,
     lanes: Lanes,
+    repairs: Option<Repairs>,
     runtime: tokio::runtime::Runtime,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: Arc<watch::Sender<Option<Stop>>>,
@@ -85,6 +87,9 @@ impl Service {
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
         let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
+        let fail = fail(&stop);
+        let repairs =
+            Repairs::start(config, &plan, log.again(), store.readers.clone(), &lanes, fail);
         let parts = Parts {
             plan,
             log: log.appender(),
@@ -97,7 +102,7 @@ impl Service {
         let server = runtime.spawn(server);
         let folder = config.store.path.clone();
         write_owner(&folder, address)?;
-        Ok(Service { address, lanes, runtime, server, stop, store, folder })
+        Ok(Service { address, lanes, repairs, runtime, server, stop, store, folder })
     }
 
     /// Where it listens.
@@ -134,6 +139,9 @@ impl Service {
             }
         });
         let served = self.runtime.block_on(self.server);
+        if let Some(repairs) = self.repairs {
+            repairs.stop();
+        }
         let _ = std::fs::remove_file(self.folder.join(OWNER_FILE));
         self.store.give_up_after(LAST_PATIENCE);
         if let Some(Stop::Failed(reason)) = reason {
@@ -189,12 +197,16 @@ fn start_lanes(
         clock: Arc::new(SystemClock::new(wiring::now_ms)),
         snapshots: snapshots(config),
     };
-    let stop = stop.clone();
-    let on_failure = move |reason: &str| {
-        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
-    };
     let sources = log.sources(wiring::threads(config))?;
-    Ok(Lanes::start(&settings, sources, store.lanes.clone(), on_failure))
+    Ok(Lanes::start(&settings, sources, store.lanes.clone(), fail(stop)))
+}
+
+/// Ends the service with a reason.
+fn fail(stop: &Arc<watch::Sender<Option<Stop>>>) -> impl Fn(&str) + Send + Sync + Clone + 'static {
+    let stop = stop.clone();
+    move |reason: &str| {
+        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
+    }
 }
 
 /// Beside the store whose counts they go with.

@@ -10,12 +10,19 @@ mod count;
 mod dead;
 mod into_store;
 mod join;
+mod log;
 mod memo;
 mod parse;
+mod recompute;
+mod runs;
+mod scatter;
 mod shared;
 
 pub use dead::DeadLetters;
 pub use into_store::{IntoStoreError, write_into};
+pub use log::{LogEvents, LogPart};
+pub(crate) use recompute::reach_ms;
+pub use recompute::{Events, ExpectedCell, Recompute, RecomputeError, Recomputed};
 
 use crate::plan::Plan;
 use bucket::Buckets;
@@ -23,6 +30,7 @@ use marquee_model::Kind;
 use marquee_sinks::SinkError;
 use marquee_sinks::cells::{Row, order};
 use marquee_sources::files::{FileError, FileSet};
+use scatter::Scatter;
 use shared::SharedSymbols;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -56,6 +64,14 @@ pub struct Summary {
     pub filtered: u64,
     /// Lines, or events of a line, that are dead letters.
     pub dead: u64,
+}
+
+impl Summary {
+    fn add(&mut self, other: &Summary) {
+        self.events += other.events;
+        self.filtered += other.filtered;
+        self.dead += other.dead;
+    }
 }
 
 /// The exact cells of all input.
@@ -106,8 +122,11 @@ impl Backfill<'_> {
         let symbols = SharedSymbols::new(self.seed(), self.plan.settings.groupings);
         let dead = Mutex::new(std::mem::take(&mut self.dead));
         let parse = |thread| {
-            let mut parser = parse::Parser::new(&self, &files, &buckets, &symbols, &dead);
-            parser.run(thread, progress)
+            let scatter =
+                Scatter::new(self.plan, self.secret, &buckets, &symbols, self.with_members);
+            let mut parser = parse::Parser::new(self.plan, &files, &dead, scatter);
+            parser.run(thread, progress)?;
+            Ok::<_, BackfillError>((parser.scatter.summary, parser.scatter.epochs_of_lanes))
         };
         let mut summary = Summary::default();
         let mut epochs_of_lanes = vec![BTreeSet::new(); self.plan.lanes as usize];
@@ -116,9 +135,7 @@ impl Backfill<'_> {
             for (all, some) in epochs_of_lanes.iter_mut().zip(epochs) {
                 all.extend(some);
             }
-            summary.events += part.events;
-            summary.filtered += part.filtered;
-            summary.dead += part.dead;
+            summary.add(&part);
         }
         dead.into_inner().unwrap_or_else(|e| e.into_inner()).finish()?;
         let symbols = symbols.into_inner();

@@ -8,7 +8,7 @@
 //! An [`Owner`] works in small steps, never waits itself, and is told the time: a thread of
 //! [`Lanes`] runs its steps one after the other, and a simulation interleaves the steps of many.
 
-mod gaps;
+pub(crate) mod gaps;
 mod lane;
 mod letters;
 mod misplaced;

@@ -3,7 +3,8 @@
 use marquee_model::{Kind, Partitioner};
 use marquee_pipeline::Settings;
 use marquee_pipeline::prepare::Stream;
-use marquee_sources::json::Decoder;
+use marquee_sources::Record;
+use marquee_sources::json::{Decoder, RecordMeta};
 
 /// How one stream is read and prepared.
 #[derive(Clone)]
@@ -51,6 +52,17 @@ impl Plan {
         let mut topics = vec![self.impressions.topic.clone(), self.plays.topic.clone()];
         topics.dedup();
         topics
+    }
+
+    /// What the log knows about a record of a lane.
+    pub(crate) fn meta_of<'r>(&self, lane: u32, record: &Record<'r>) -> RecordMeta<'r> {
+        RecordMeta {
+            record_time_ms: record.record_time_ms,
+            key: record.key.filter(|_| self.uses_keys),
+            headers: record.headers,
+            partition: Some(lane),
+            offset: Some(record.offset),
+        }
     }
 
     /// The streams that a topic feeds.

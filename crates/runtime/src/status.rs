@@ -74,6 +74,23 @@ impl LaneStatus {
     }
 }
 
+/// What the scheduled repair has done since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairStatus {
+    /// Runs that were finished.
+    pub runs: u64,
+    /// Runs that failed.
+    pub failures: u64,
+    /// Members that were added to closed epochs.
+    pub added_members: u64,
+    /// Gaps that were filled, wholly or in part.
+    pub filled_gaps: u64,
+    /// Cells that still differed after the last run that was finished.
+    pub left_cells: u64,
+    /// When that was, milliseconds since 1970 UTC.
+    pub last_success_ms: Option<i64>,
+}
+
 /// All lanes, and whether the process can go on.
 #[derive(Debug, Default)]
 pub struct StatusBoard {
@@ -88,6 +105,8 @@ struct Board {
     /// What keeps an owner from reading, by owner.
     troubles: BTreeMap<usize, String>,
     failure: Option<String>,
+    /// `None` where none is scheduled.
+    repair: Option<RepairStatus>,
 }
 
 impl StatusBoard {
@@ -156,6 +175,16 @@ impl StatusBoard {
     /// Why the process cannot go on.
     pub fn failure(&self) -> Option<String> {
         self.lock().failure.clone()
+    }
+
+    /// Notes what the scheduled repair has done; it is scheduled from the first note on.
+    pub fn note_repair(&self, note: impl FnOnce(&mut RepairStatus)) {
+        note(self.lock().repair.get_or_insert_default());
+    }
+
+    /// What the scheduled repair has done; `None` where none is scheduled.
+    pub fn repair(&self) -> Option<RepairStatus> {
+        self.lock().repair
     }
 
     /// Reasons why results are not up to date; empty when ready.

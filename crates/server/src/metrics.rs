@@ -74,6 +74,7 @@ fn registry(app: &App) -> Registry {
     state(&mut registry, &lanes);
     counters(&mut registry, &lanes);
     work(&mut registry, &lanes);
+    repair(&mut registry, app);
     collector(&mut registry, app);
     registry
 }
@@ -208,6 +209,32 @@ fn work(registry: &mut Registry, lanes: &[LaneStatus]) {
     let replayed = ("replayed_records", "Records read again to rebuild state, since the start");
     count(registry, lanes, replayed, |lane| lane.replayed_records);
     count(registry, lanes, ("batches", "Batches since the start"), |lane| lane.batches);
+}
+
+/// Only where a repair is scheduled.
+fn repair(registry: &mut Registry, app: &App) {
+    let Some(status) = app.status.repair() else { return };
+    let registry = registry.sub_registry_with_prefix("repair");
+    let mut count = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    count("runs", "Comparisons of closed epochs with the log that were finished", status.runs);
+    count("failures", "Comparisons that failed", status.failures);
+    count("members", "Members that were added to closed epochs", status.added_members);
+    count("gaps", "Gaps that were filled, wholly or in part", status.filled_gaps);
+    let left = Number::default();
+    left.set(status.left_cells as f64);
+    let help = "Cells that still differed after the last comparison: their members or counts are \
+                not what the log proves";
+    registry.register("left_cells", help, left);
+    if let Some(ms) = status.last_success_ms {
+        let last = Number::default();
+        last.set(ms as f64 / 1000.0);
+        let help = "When the last comparison was finished, since 1970 UTC";
+        registry.register("last_success_seconds", help, last);
+    }
 }
 
 fn collector(registry: &mut Registry, app: &App) {

@@ -7,7 +7,7 @@
 //! | `members` | the same, lane, part | name of what a batch adds | videos and chunks of request ids |
 //! | `pages`, `slices`, `parts` | | which partitions there are | |
 //! | `lanes` | generation | lane | the first open epoch; the [`LaneState`], as JSON |
-//! | `gaps` | generation | the [`Gap`], as JSON | |
+//! | `gaps`, `repairs` | generation | the [`Gap`] or [`Repair`], as JSON | |
 //!
 //! **Counts** (invariant COUNT). Each one is written under the timestamp *start of its epoch in
 //! microseconds + the count*. Of two writes the cluster keeps the one with the larger timestamp, which
@@ -36,7 +36,7 @@ mod writing;
 
 use crate::layout;
 use crate::{
-    CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Sink,
+    CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Repair, Sink,
     SinkError, Store,
 };
 use cluster::{Cluster, ClusterError, Column, LaneRow, Write};
@@ -290,7 +290,7 @@ impl Sink for CassandraStore {
         lane: u32,
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        self.read_counts_of_lane(lane, from_ms)
+        self.read_counts_of_lane(lane, from_ms, None)
     }
 
     fn members_of_lane(
@@ -333,6 +333,34 @@ impl Store for CassandraStore {
         gaps.iter().map(read).collect()
     }
 
+    fn add_repairs(&self, repairs: &[Repair]) -> Result<(), SinkError> {
+        let json = |repair| serde_json::to_string(repair).expect("texts always serialize");
+        let repairs: Vec<String> = repairs.iter().map(json).collect();
+        let write = |repair| {
+            let column = Column::Repair { repair };
+            Write { column, timestamp: 1, ttl_seconds: 0 }
+        };
+        self.write(&repairs.iter().map(|repair| write(repair)).collect::<Vec<_>>())
+    }
+
+    fn repairs(&self) -> Result<Vec<Repair>, SinkError> {
+        let repairs = self.ask(|| self.shared.cluster.repairs(self.id()))?;
+        let read = |repair: &String| {
+            serde_json::from_str(repair)
+                .map_err(|e| self.damaged(&format!("a repair is unreadable: {e}")))
+        };
+        repairs.iter().map(read).collect()
+    }
+
+    fn counts_in(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+        self.read_counts_of_lane(lane, from_ms, Some(to_ms))
+    }
+
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError> {
         self.read_members_of_cells(lane, cells)
     }
@@ -342,7 +370,7 @@ impl Store for CassandraStore {
         lane: u32,
         name: u64,
         cells: &[ClosedCell<'_>],
-        state: &LaneState,
+        state: Option<&LaneState>,
     ) -> Result<(), SinkError> {
         self.write_closed_cells(lane, name, cells, state)
     }

@@ -7,6 +7,7 @@
 //! | `counts` | a row: some cells of one lane ([`keys`]) | videos, impressions and plays ([`rows`]) |
 //! | `members` | the row, name of what a batch adds to it | videos and chunks of request ids |
 //! | `gaps` | the [`Gap`], as JSON | nothing |
+//! | `repairs` | the [`Repair`], as JSON | nothing |
 //!
 //! The batches of an owner's lanes and the lanes' states after them are one atomic write, synced
 //! before anybody can read it, so counts, members and position can never disagree; a lost tail of
@@ -19,7 +20,7 @@ mod write;
 
 use crate::layout::{CellWrite, RowKey, bucket_of, cell_writes};
 use crate::{
-    CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Sink,
+    CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Repair, Sink,
 };
 use crate::{SinkError, Store};
 use fjall::compaction::Leveled;
@@ -86,6 +87,7 @@ pub struct EmbeddedStore {
     counts: Keyspace,
     members: Keyspace,
     gaps: Keyspace,
+    repairs: Keyspace,
     generation: Generation,
     /// Whether members are kept, or counts only.
     keeps_members: bool,
@@ -185,6 +187,8 @@ impl EmbeddedStore {
             counts: keyspace("counts")?,
             members: db.keyspace("members", unfiltered).map_err(failed)?,
             gaps: keyspace("gaps")?,
+            // Stores of before it was there get it now.
+            repairs: keyspace("repairs")?,
             path: path.to_owned(),
             generation: Generation::default(),
             recent: Arc::new(Recent::new(0)),
@@ -227,6 +231,16 @@ impl EmbeddedStore {
     fn stored_row(&self, key: &[u8]) -> Result<Vec<u8>, SinkError> {
         let row = self.counts.get(key).map_err(|e| failed(&self.path, &e))?;
         Ok(row.map(|bytes| bytes.to_vec()).unwrap_or_default())
+    }
+
+    /// Adds to a set that only grows, whose elements are keys.
+    fn add_to<T: serde::Serialize>(&self, to: &Keyspace, elements: &[T]) -> Result<(), SinkError> {
+        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
+        for element in elements {
+            let key = serde_json::to_vec(element).expect("numbers and texts always serialize");
+            write.insert(to, key, []);
+        }
+        write.commit().map_err(|e| failed(&self.path, &e))
     }
 
     fn unreadable(&self, what: &str, error: &ChunkError) -> SinkError {
@@ -291,12 +305,7 @@ impl Sink for EmbeddedStore {
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
-        let mut write = self.db.batch().durability(Some(PersistMode::SyncAll));
-        for gap in gaps {
-            let key = serde_json::to_vec(gap).expect("numbers and texts always serialize");
-            write.insert(&self.gaps, key, []);
-        }
-        write.commit().map_err(|e| failed(&self.path, &e))
+        self.add_to(&self.gaps, gaps)
     }
 }
 
@@ -314,7 +323,24 @@ impl Store for EmbeddedStore {
     }
 
     fn gaps(&self) -> Result<Vec<Gap>, SinkError> {
-        self.stored_gaps()
+        self.all_of(&self.gaps, "a gap")
+    }
+
+    fn counts_in(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+        self.stored_counts(lane, from_ms, to_ms)
+    }
+
+    fn add_repairs(&self, repairs: &[Repair]) -> Result<(), SinkError> {
+        self.add_to(&self.repairs, repairs)
+    }
+
+    fn repairs(&self) -> Result<Vec<Repair>, SinkError> {
+        self.all_of(&self.repairs, "a repair")
     }
 
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError> {
@@ -326,7 +352,7 @@ impl Store for EmbeddedStore {
         lane: u32,
         name: u64,
         cells: &[ClosedCell<'_>],
-        state: &LaneState,
+        state: Option<&LaneState>,
     ) -> Result<(), SinkError> {
         let mut writes = Vec::with_capacity(cells.len());
         for (number, ClosedCell { key, counts, .. }) in cells.iter().enumerate() {
@@ -338,7 +364,7 @@ impl Store for EmbeddedStore {
             bytes.extend_from_slice(&cells[number].chunks[side as usize]);
         };
         let mut writing = Writing::new(self);
-        writing.lane(lane, name, &writes, state, write_chunk)?;
+        writing.closed(lane, name, &writes, state, write_chunk)?;
         writing.commit()
     }
 }

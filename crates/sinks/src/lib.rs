@@ -14,7 +14,7 @@ mod layout;
 pub mod letters;
 pub mod snapshots;
 
-pub use gaps::Gap;
+pub use gaps::{Gap, Repair};
 pub use generation::{Generation, Identity};
 
 use marquee_model::{CellCounts, CellKey};
@@ -93,15 +93,35 @@ pub trait Store: Sink {
     /// What it holds of some cells of a lane: both sets of each that has any member.
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError>;
 
+    /// Counts of one lane in epochs that start at or after a time and before another one.
+    fn counts_in(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+        let mut counts = self.counts_of_lane(lane, from_ms)?;
+        counts.retain(|cell, _| cell.epoch_start_ms < to_ms);
+        Ok(counts)
+    }
+
     /// Adds members to closed epochs of a lane, by union. Durable on return. `name` tells this
-    /// write from every other one of the lane that is no repetition of it.
+    /// write from every other one of the lane that is no repetition of it. With a `state` the lane
+    /// goes on from there; without one its state stays as it is, so that this may be done while an
+    /// owner works on the lane's open epochs.
     fn write_closed(
         &self,
         lane: u32,
         name: u64,
         cells: &[ClosedCell<'_>],
-        state: &LaneState,
+        state: Option<&LaneState>,
     ) -> Result<(), SinkError>;
+
+    /// Remembers repairs for ever. Durable on return.
+    fn add_repairs(&self, repairs: &[Repair]) -> Result<(), SinkError>;
+
+    /// All repairs, in no order that means anything.
+    fn repairs(&self) -> Result<Vec<Repair>, SinkError>;
 
     /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed
     /// when every lane has closed it.

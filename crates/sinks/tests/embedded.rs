@@ -10,7 +10,9 @@ use marquee_pipeline::lane::LaneSettings;
 use marquee_pipeline::prepare::Stream;
 use marquee_pipeline::{LanePipeline, Settings};
 use marquee_sinks::embedded::{EmbeddedStore, StoreMemory};
-use marquee_sinks::{CellQuery, ClosedCell, Identity, LaneCommit, LaneState, Members, Sink, Store};
+use marquee_sinks::{
+    CellQuery, ClosedCell, Gap, Identity, LaneCommit, LaneState, Members, Repair, Sink, Store,
+};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use std::borrow::Cow;
@@ -87,7 +89,7 @@ impl Expected {
                 ClosedCell { key: cell, counts: **counts, chunks }
             })
             .collect();
-        store.write_closed(lane, name, &cells, &LaneState::default()).unwrap();
+        store.write_closed(lane, name, &cells, Some(&LaneState::default())).unwrap();
         for (cell, (counts, ids)) in writes {
             self.counts[lane as usize].insert(cell.clone(), *counts);
             if ids.iter().any(|ids| !ids.is_empty()) {
@@ -105,6 +107,9 @@ impl Expected {
         for lane in 0..LANES {
             let (counts, members) = (&self.counts[lane as usize], &self.members[lane as usize]);
             prop_assert_eq!(&store.counts_of_lane(lane, 0).unwrap(), counts);
+            let mut second = counts.clone();
+            second.retain(|cell, _| cell.epoch_start_ms == EPOCH_MS);
+            prop_assert_eq!(store.counts_in(lane, EPOCH_MS, 2 * EPOCH_MS).unwrap(), second);
             prop_assert_eq!(&members_of_lane(store, lane, 0), members);
             let later = |cell: &CellKey| cell.epoch_start_ms >= EPOCH_MS;
             let open = members.iter().filter(|(cell, _)| later(cell));
@@ -226,4 +231,80 @@ fn what_lanes_commit_is_what_their_store_holds() {
             assert_eq!(store.lane_state(number).unwrap().as_ref(), Some(&state));
         }
     }
+}
+
+/// A repair writes closed epochs while the lane goes on with later ones: neither undoes the other's
+/// counts, though the lane still remembers the rows as it wrote them.
+#[test]
+fn closed_epochs_are_written_beside_a_lane_that_remembers_their_rows() {
+    let settings = Settings { epochs_ms: vec![60_000], ..Settings::default() };
+    let (max_ahead_ms, secret) = (None, [7; 16]);
+    let mut lane = LanePipeline::new(LaneSettings { settings, max_ahead_ms, secret, topics: 2 });
+    let identity = Identity { epochs_ms: vec![60_000], ..identity() };
+    let folder = tempfile::tempdir().unwrap();
+    // Enough memory to remember all of them.
+    let memory = StoreMemory::of_process(1 << 30);
+    let store = EmbeddedStore::open(folder.path(), &identity, true, memory).unwrap();
+    let mut batch = 0;
+    let mut commit = |lane: &mut LanePipeline, minute: i64| {
+        for n in 0..600 {
+            show(lane, minute, &format!("video-{n}"), &format!("request-{batch}-{n}"));
+        }
+        let state = LaneState { next_offsets: vec![batch, 0], ..LaneState::default() };
+        store.commit(&[LaneCommit { lane: 0, batch: lane.batch(), state: &state }]).unwrap();
+        lane.advance();
+        batch += 1;
+        state
+    };
+    commit(&mut lane, 0);
+    let cell = |n: i64| CellKey {
+        video: format!("video-{n}"),
+        epoch_start_ms: 0,
+        epoch_ms: 60_000,
+        slice: String::new(),
+    };
+    for part in 0..2 {
+        let keys: Vec<CellKey> = (0..600).filter(|n| n % 2 == part).map(cell).collect();
+        let counts = CellCounts { impressions: 2, plays: 0 };
+        let chunk = chunk::encode([IdRef::of("late")].into_iter());
+        let closed = |key| ClosedCell { key, counts, chunks: [chunk.clone(), Vec::new()] };
+        let cells: Vec<ClosedCell<'_>> = keys.iter().map(closed).collect();
+        store.write_closed(0, 77, &cells, None).unwrap();
+        let state = commit(&mut lane, 1);
+        assert_eq!(store.lane_state(0).unwrap(), Some(state), "a repair moves no lane");
+    }
+    let counts = store.counts_in(0, 0, 60_000).unwrap();
+    assert_eq!(counts.len(), 600);
+    assert!(counts.values().all(|counts| counts.impressions == 2), "{counts:?}");
+    assert_eq!(
+        members_of_lane(&store, 0, 0).iter().filter(|(c, _)| c.epoch_start_ms == 0).count(),
+        600
+    );
+}
+
+#[test]
+fn repairs_are_there_after_the_store_was_opened_again_each_once() {
+    let gap = Gap {
+        lane: 1,
+        topic: "plays".to_owned(),
+        from_offset: 3,
+        to_offset: 9,
+        from_ms: 1000,
+        to_ms: 5000,
+        reason: "trimmed".to_owned(),
+    };
+    let of = |gap| Repair { lane: 1, from_ms: 1000, to_ms: 3000, source: Repair::LOG.into(), gap };
+    let repairs = [of(None), of(Some(gap.clone()))];
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let store = open(folder.path());
+        store.add_repairs(&repairs).unwrap();
+        store.add_gaps(std::slice::from_ref(&gap)).unwrap();
+    }
+    let store = open(folder.path());
+    let mut found = store.repairs().unwrap();
+    found.sort();
+    assert_eq!(found, repairs);
+    let left = Gap::unrepaired(store.gaps().unwrap(), &found);
+    assert_eq!(left, [Gap { from_ms: 3000, ..gap }]);
 }

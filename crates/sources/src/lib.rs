@@ -1,8 +1,8 @@
 //! Where records come from. In the order of the data: [`files`] that end and logs that do not (one
 //! folder each: [`embedded`], [`kafka`]), and the decoding of their records, [`json`].
 //!
-//! Two small traits are the seam to whoever drives the pipeline: a [`Source`] is one owner thread's
-//! share of a log, and an [`Appender`] takes records for it.
+//! Small traits are the seam to whoever drives the pipeline: a [`Source`] is one owner thread's
+//! share of a log, an [`Appender`] takes records for it, and a [`Replay`] reads it once more.
 
 pub mod embedded;
 pub mod files;
@@ -157,6 +157,29 @@ pub trait Source: Send {
 
     /// Whether a stop reads on to the end of the log: where nobody else will read it.
     fn ends_with_process(&self) -> bool;
+}
+
+/// A log that is read again, beside those who own its lanes: nothing is taken from them, and nothing
+/// is committed. One topic of one lane is read at a time.
+pub trait Replay: Send {
+    /// The first offset that is there, and the one that the next record will get.
+    fn bounds(&mut self, topic: usize, lane: u32) -> Result<(u64, u64), SourceError>;
+
+    /// An offset before which every record that is there is stamped before a time: the start, where
+    /// the log keeps no times that it could be asked for.
+    fn first_at(&mut self, topic: usize, lane: u32, time_ms: i64) -> Result<u64, SourceError>;
+
+    /// Goes to an offset that is there, or to the end.
+    fn seek(&mut self, topic: usize, lane: u32, offset: u64) -> Result<(), SourceError>;
+
+    /// Gives out records from there on as [`Source::read`] does, and returns the offset before which
+    /// none is left to read; `None` at the limit, or at the end as it was when it was gone to. Waits
+    /// for a moment where records are on their way.
+    fn read(
+        &mut self,
+        limit: Limit,
+        each: &mut dyn FnMut(&[Record<'_>]),
+    ) -> Result<Option<u64>, SourceError>;
 }
 
 /// Takes records for a log.

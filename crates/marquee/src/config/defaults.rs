@@ -5,8 +5,8 @@
 use super::value::Properties;
 use super::{
     Aggregate, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay, Expression, Http,
-    Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store,
-    StoreKind, Stream, TimeUnit, Transform,
+    Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Repair, Runtime, Snapshots,
+    Store, StoreKind, Stream, TimeUnit, Transform,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -109,6 +109,12 @@ impl Default for Cassandra {
 impl Default for Snapshots {
     fn default() -> Self {
         Snapshots { interval_ms: 2 * MINUTE_MS }
+    }
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Repair { interval_ms: 0, horizon_ms: 24 * HOUR_MS }
     }
 }
 

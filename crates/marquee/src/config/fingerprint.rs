@@ -20,7 +20,7 @@ impl Config {
     ///   together the same sets under any value (semantics, contract 2), so an operator may change
     ///   them at any time.
     /// - where data is and how fast it moves: folders, brokers, group, properties, retention,
-    ///   `members`, `[snapshots]`, `[runtime]`, `[http]`, `[collector]`.
+    ///   `members`, `[snapshots]`, `[repair]`, `[runtime]`, `[http]`, `[collector]`.
     ///
     /// `lanes` is `null` for Kafka: there it is the number of partitions, which the caller learns
     /// from the brokers and has to add.

@@ -37,8 +37,8 @@ mod tests;
 pub use fault::Fault;
 pub use sections::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay,
-    Expression, Http, Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime,
-    Secret, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
+    Expression, Http, Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Repair,
+    Runtime, Secret, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
 pub use value::{Properties, is_broker_list};
 
@@ -66,6 +66,8 @@ pub struct Config {
     pub store: Store,
     /// How long a restart takes.
     pub snapshots: Snapshots,
+    /// Whether late members are added to closed epochs, and how often.
+    pub repair: Repair,
     /// How much of the machine is used.
     pub runtime: Runtime,
     /// The server.
@@ -95,6 +97,7 @@ impl Default for Config {
             aggregate: Aggregate::default(),
             store: Store::default(),
             snapshots: Snapshots::default(),
+            repair: Repair::default(),
             runtime: Runtime::default(),
             http: Http::default(),
             collector: Collector::default(),

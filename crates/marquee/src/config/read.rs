@@ -9,7 +9,7 @@ use super::value::{
 use super::walk::{Item, Section};
 use super::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Config, Expression, Http, Idle,
-    Join, Log, Origin, Runtime, Secret, Snapshots, Store, Stream, Transform,
+    Join, Log, Origin, Repair, Runtime, Secret, Snapshots, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
 use marquee_sources::json::OfRecord;
@@ -32,6 +32,7 @@ pub(super) fn config(root: &Section<'_>, base_dir: &Path, file: &str) -> Config 
         aggregate: root.section("aggregate", aggregate),
         store: root.section("store", |section| store(section, base_dir)),
         snapshots: root.section("snapshots", snapshots),
+        repair: root.section("repair", repair),
         runtime: root.section("runtime", runtime),
         http: root.section("http", http),
         collector: root.section("collector", collector),
@@ -377,6 +378,14 @@ fn folder(section: &Section<'_>, key: &'static str, base: &Path, default: PathBu
 fn snapshots(section: &Section<'_>) -> Snapshots {
     let default = Snapshots::default();
     Snapshots { interval_ms: section.duration("interval", default.interval_ms, 0..=DAY_MS) }
+}
+
+fn repair(section: &Section<'_>) -> Repair {
+    let default = Repair::default();
+    Repair {
+        interval_ms: section.duration("interval", default.interval_ms, 0..=31 * DAY_MS),
+        horizon_ms: section.duration("horizon", default.horizon_ms, SECOND_MS..=366 * DAY_MS),
+    }
 }
 
 fn runtime(section: &Section<'_>) -> Runtime {

@@ -312,6 +312,15 @@ pub struct Snapshots {
     pub interval_ms: i64,
 }
 
+/// `[repair]`: closed epochs are compared with the log now and then, and what they lack is added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// How often, milliseconds; 0: never.
+    pub interval_ms: i64,
+    /// How far back from the end of the newest sealed epoch, milliseconds.
+    pub horizon_ms: i64,
+}
+
 /// `[runtime]`: how much of the machine is used. Nothing here changes a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {

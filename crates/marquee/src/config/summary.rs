@@ -143,16 +143,31 @@ impl Config {
         let what = if store.members { "counts and members" } else { "counts only" };
         let folder = store.path.display();
         if store.kind == StoreKind::Embedded {
-            return vec![format!("{what} in {folder}, kept {kept}")];
+            let mut lines = vec![format!("{what} in {folder}, kept {kept}")];
+            lines.extend(self.repairs());
+            return lines;
         }
         let Cassandra { nodes, keyspace, consistency, tls, .. } = &store.cassandra;
         let consistency = name_of(names::CONSISTENCY, consistency);
         let tls = if tls.is_some() { ", by TLS" } else { "" };
-        vec![
+        let mut lines = vec![
             format!("{what} in Cassandra's keyspace {keyspace}, kept {kept}"),
             format!("  at {nodes} with {consistency}{tls}"),
             format!("  letters, snapshots and state on disk in {folder}"),
-        ]
+        ];
+        lines.extend(self.repairs());
+        lines
+    }
+
+    fn repairs(&self) -> Option<String> {
+        let (interval_ms, horizon_ms) = (self.repair.interval_ms, self.repair.horizon_ms);
+        (interval_ms > 0).then(|| {
+            format!(
+                "  every {} what closed epochs of the last {} lack is added from the log",
+                format_duration_ms(interval_ms),
+                format_duration_ms(horizon_ms)
+            )
+        })
     }
 
     fn runs(&self) -> Vec<String> {

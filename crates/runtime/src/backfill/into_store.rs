@@ -8,7 +8,7 @@ use super::{CellMembers, Outcome};
 use crate::plan::Plan;
 use marquee_model::{CellCounts, CellKey, format_time_ms, lane_of};
 use marquee_pipeline::chunk::{self, Id, IdRef};
-use marquee_sinks::{ClosedCell, LaneState, Members, SinkError, Store};
+use marquee_sinks::{ClosedCell, LaneState, Members, Repair, SinkError, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -88,10 +88,42 @@ pub fn write_into(
         }
         states.push(state);
     }
+    // First, or a crash in between would leave members that the log need not prove, and of which
+    // nobody knows that they came from files.
+    let longest_ms = plan.settings.longest_ms();
+    let repairs: Vec<Repair> =
+        (0..).zip(&epochs_of_lanes).flat_map(|(lane, e)| from_files(lane, e, longest_ms)).collect();
+    store.add_repairs(&repairs)?;
     for ((lane, cells), state) in (0..).zip(lanes).zip(states) {
         write_lane(store, lane, cells, &state, run)?;
     }
     Ok(())
+}
+
+/// So many stretches of epochs of a lane are told apart.
+const STRETCHES: usize = 100;
+
+/// What is recorded of the epochs that a lane gets from files: each stretch of them, or one that
+/// covers all.
+fn from_files(lane: u32, epochs: &BTreeSet<i64>, longest_ms: i64) -> Vec<Repair> {
+    let mut stretches: Vec<(i64, i64)> = Vec::new();
+    for &epoch in epochs {
+        match stretches.last_mut() {
+            Some((_, end)) if *end == epoch => *end = epoch + 1,
+            _ => stretches.push((epoch, epoch + 1)),
+        }
+    }
+    if stretches.len() > STRETCHES {
+        stretches = vec![(stretches[0].0, stretches[stretches.len() - 1].1)];
+    }
+    let repair = |(first, end): (i64, i64)| Repair {
+        lane,
+        from_ms: first * longest_ms,
+        to_ms: end * longest_ms,
+        source: Repair::FILES.to_owned(),
+        gap: None,
+    };
+    stretches.into_iter().map(repair).collect()
 }
 
 fn new_state(plan: &Plan) -> LaneState {
@@ -190,7 +222,7 @@ fn write_lane(
     by_epochs(&mut cells, |(cell, _)| cell);
     if cells.is_empty() {
         // Events without a cell close their epochs all the same.
-        store.write_closed(lane, run, &[], state)?;
+        store.write_closed(lane, run, &[], Some(state))?;
     }
     for part in cells.chunks(WRITE_CELLS) {
         let keys: Vec<&CellKey> = part.iter().map(|(cell, _)| cell).collect();
@@ -203,7 +235,7 @@ fn write_lane(
             let counts = CellCounts { impressions: shown, plays: played };
             writes.push(ClosedCell { key: cell, counts, chunks: [impressions, plays] });
         }
-        store.write_closed(lane, run, &writes, state)?;
+        store.write_closed(lane, run, &writes, Some(state))?;
     }
     Ok(())
 }
@@ -216,4 +248,19 @@ fn union(stored: &BTreeSet<Id>, ids: &BTreeSet<Id>) -> (Vec<u8>, u64) {
         return (Vec::new(), count);
     }
     (chunk::encode(lacking.iter().map(|id| IdRef::of(id))), count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_from_files_are_recorded_in_stretches() {
+        let of = |epochs: &BTreeSet<i64>| -> Vec<(i64, i64)> {
+            from_files(2, epochs, 10).iter().map(|repair| (repair.from_ms, repair.to_ms)).collect()
+        };
+        assert_eq!(of(&BTreeSet::new()), []);
+        assert_eq!(of(&[3, 4, 5, 9].into()), [(30, 60), (90, 100)]);
+        assert_eq!(of(&(0..500).step_by(2).collect()), [(0, 4990)]);
+    }
 }

@@ -22,22 +22,22 @@ pub(super) struct Unread {
 /// When the first few records of a topic after some that are gone were stamped. One alone is not
 /// believed: its clock may be wrong, and the doubt would not reach far enough, or for ever.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FirstRecords {
+pub(crate) struct FirstRecords {
     times_ms: Vec<i64>,
 }
 
 impl FirstRecords {
-    const ENOUGH: usize = 16;
+    pub(crate) const ENOUGH: usize = 16;
 
     #[inline]
-    pub(super) fn note(&mut self, record_ms: impl FnOnce() -> i64) {
+    pub(crate) fn note(&mut self, record_ms: impl FnOnce() -> i64) {
         if !self.is_enough() {
             self.times_ms.push(record_ms());
         }
     }
 
     #[inline]
-    pub(super) fn is_enough(&self) -> bool {
+    pub(crate) fn is_enough(&self) -> bool {
         self.times_ms.len() >= Self::ENOUGH
     }
 
@@ -49,7 +49,7 @@ impl FirstRecords {
     /// cut it short: this machine's clock may be behind, by any length, and the gap would end before
     /// cells that lack members. And one record that is all there is may be the one whose clock is
     /// behind: a gap that is too wide does less harm than one that is too narrow (HONEST).
-    pub(super) fn latest_ms(&self, now_ms: i64) -> i64 {
+    pub(crate) fn latest_ms(&self, now_ms: i64) -> i64 {
         let mut sorted = self.times_ms.clone();
         sorted.sort_unstable_by(|one, other| other.cmp(one));
         match sorted[..] {
@@ -114,7 +114,7 @@ pub(super) fn of_unread(
 }
 
 /// No event is later than the year 9999, whatever time its record was given.
-fn latest_event_ms(first_ms: i64, lateness_ms: i64, max_ahead_ms: i64) -> i64 {
+pub(crate) fn latest_event_ms(first_ms: i64, lateness_ms: i64, max_ahead_ms: i64) -> i64 {
     first_ms.saturating_add(lateness_ms).saturating_add(max_ahead_ms).min(MAX_EVENT_TIME_MS)
 }
 

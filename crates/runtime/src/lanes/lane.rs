@@ -15,7 +15,6 @@ use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::{LaneSettings, Verdict};
 use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
 use marquee_sinks::{Gap, LaneCommit, LaneState};
-use marquee_sources::json::RecordMeta;
 use marquee_sources::{Limit, Record, Source, SourceError};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -80,17 +79,6 @@ pub(super) struct LaneOwner {
     moved: (u64, Duration),
     pub(super) saving: Saving,
     progress: LaneStatus,
-}
-
-/// What the log knows about a record.
-fn meta_of<'r>(lane: u32, plan: &Plan, record: &Record<'r>) -> RecordMeta<'r> {
-    RecordMeta {
-        record_time_ms: record.record_time_ms,
-        key: record.key.filter(|_| plan.uses_keys),
-        headers: record.headers,
-        partition: Some(lane),
-        offset: Some(record.offset),
-    }
 }
 
 /// What one call of `LaneOwner::read` did.
@@ -317,7 +305,7 @@ impl LaneOwner {
         let lane = self.lane;
         let payloads = records
             .iter()
-            .map(|record| (record.payload.unwrap_or_default(), meta_of(lane, plan, record)));
+            .map(|record| (record.payload.unwrap_or_default(), plan.meta_of(lane, record)));
         stream.decoder.decode_all(payloads, &mut buffer, |number, event| {
             let record = &records[number];
             let verdict = event
@@ -354,7 +342,7 @@ impl LaneOwner {
         record: &Record<'_>,
     ) {
         let payload = record.payload.unwrap_or_default();
-        let meta = meta_of(self.lane, plan, record);
+        let meta = plan.meta_of(self.lane, record);
         let mut of_earlier_stream: Option<DeadReason> = None;
         for stream in streams {
             let mut of_stream = None;

@@ -193,6 +193,7 @@ fn cell_of(
 
 /// Which cells may lack members.
 struct Doubts {
+    /// What no repair has filled of them.
     gaps: Vec<Gap>,
     /// Cells that end after this time may be counted elsewhere.
     elsewhere_from_ms: i64,
@@ -206,7 +207,11 @@ impl Doubts {
             let open_ms = frontier.saturating_mul(store.generation().epochs_ms()[0]);
             elsewhere_from_ms = elsewhere_from_ms.min(open_ms);
         }
-        Ok(Doubts { gaps: store.gaps()?, elsewhere_from_ms })
+        let mut gaps = store.gaps()?;
+        if !gaps.is_empty() {
+            gaps = Gap::unrepaired(gaps, &store.repairs()?);
+        }
+        Ok(Doubts { gaps, elsewhere_from_ms })
     }
 
     fn touch(&self, epoch_start_ms: i64, epoch_ms: i64) -> bool {

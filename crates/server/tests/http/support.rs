@@ -195,7 +195,7 @@ impl Server {
             .iter()
             .map(|(key, counts)| ClosedCell { key, counts: *counts, chunks: none.clone() })
             .collect();
-        self.store.write_closed(lane, 1, &cells, &state).unwrap();
+        self.store.write_closed(lane, 1, &cells, Some(&state)).unwrap();
     }
 }
 

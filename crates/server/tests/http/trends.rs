@@ -2,7 +2,7 @@
 
 use crate::support::{HALF_HOUR_MS, LANES, NOW_MS, Server, Setup};
 use marquee_server::trends::{Slices, Sort, TrendQuery, run};
-use marquee_sinks::{Gap, Sink};
+use marquee_sinks::{Gap, Repair, Sink, Store};
 use serde_json::{Value as Json, json};
 
 const E0: i64 = NOW_MS - 4 * HALF_HOUR_MS;
@@ -88,8 +88,18 @@ async fn cells_that_may_lack_members_say_so() {
         to_ms: E0 + HALF_HOUR_MS,
         reason: "trimmed".to_owned(),
     };
-    server.store.add_gaps(&[gap]).unwrap();
+    server.store.add_gaps(std::slice::from_ref(&gap)).unwrap();
     assert_eq!(complete().await, [true, false], "a gap is for ever");
+    let repair = |to_ms, gap: Option<Gap>| {
+        let source = Repair::FILES.to_owned();
+        server.store.add_repairs(&[Repair { lane: 0, from_ms: E0, to_ms, source, gap }]).unwrap();
+    };
+    repair(E0 + HALF_HOUR_MS, None);
+    repair(E0 + HALF_HOUR_MS, Some(Gap { to_offset: 10, ..gap.clone() }));
+    repair(E0 + HALF_HOUR_MS / 2, Some(gap.clone()));
+    assert_eq!(complete().await, [true, false], "none of these fills all of it");
+    repair(E0 + HALF_HOUR_MS, Some(gap));
+    assert_eq!(complete().await, [true, true], "until a repair has filled it");
 }
 
 #[tokio::test]

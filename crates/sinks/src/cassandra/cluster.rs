@@ -114,6 +114,11 @@ pub enum Column<'a> {
         /// The gap, as JSON.
         gap: &'a str,
     },
+    /// A repair.
+    Repair {
+        /// The repair, as JSON.
+        repair: &'a str,
+    },
 }
 
 impl Column<'_> {
@@ -244,4 +249,7 @@ pub trait Cluster: Send + Sync {
 
     /// All gaps, as JSON.
     fn gaps(&self, generation: &str) -> Result<Vec<String>, ClusterError>;
+
+    /// All repairs, as JSON.
+    fn repairs(&self, generation: &str) -> Result<Vec<String>, ClusterError>;
 }

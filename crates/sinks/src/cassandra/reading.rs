@@ -101,8 +101,9 @@ impl CassandraStore {
         &self,
         lane: u32,
         from_ms: i64,
+        to_ms: Option<i64>,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        let query = CellQuery { from_ms: Some(from_ms), ..CellQuery::default() };
+        let query = CellQuery { from_ms: Some(from_ms), to_ms, ..CellQuery::default() };
         let mut cells = BTreeMap::new();
         for partitions in self.partitions(&query)?.chunks(TOGETHER) {
             let rows = self.counts(partitions, Select::Lane(lane))?;

@@ -9,7 +9,7 @@ struct Table {
     columns: &'static str,
 }
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table {
         name: "generations",
         about: "what the keyspace counts: one generation, for ever",
@@ -61,6 +61,11 @@ const TABLES: [Table; 8] = [
         name: "gaps",
         about: "which cells may lack members",
         columns: "generation text, gap text, known boolean, PRIMARY KEY (generation, gap)",
+    },
+    Table {
+        name: "repairs",
+        about: "what was added to closed epochs, and which gaps that has filled",
+        columns: "generation text, repair text, known boolean, PRIMARY KEY (generation, repair)",
     },
 ];
 

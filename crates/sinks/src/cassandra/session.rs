@@ -249,6 +249,9 @@ impl CassandraCluster {
                 let values = (timestamp, ttl, *state, generation, *lane as i32);
                 self.run(&tables.write_state, values).await
             }
+            Column::Repair { repair } => {
+                self.run(&tables.write_repair, (timestamp, ttl, generation, *repair)).await
+            }
             Column::Gap { gap } => {
                 self.run(&tables.write_gap, (timestamp, ttl, generation, *gap)).await
             }
@@ -473,6 +476,13 @@ impl Cluster for CassandraCluster {
         let each = |(gap,): (String,)| gaps.push(gap);
         self.runtime.block_on(self.rows(&self.statements.read_gaps, (generation,), each))?;
         Ok(gaps)
+    }
+
+    fn repairs(&self, generation: &str) -> Result<Vec<String>, ClusterError> {
+        let mut repairs = Vec::new();
+        let each = |(repair,): (String,)| repairs.push(repair);
+        self.runtime.block_on(self.rows(&self.statements.read_repairs, (generation,), each))?;
+        Ok(repairs)
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Statements {
     pub(super) write_frontier: PreparedStatement,
     pub(super) write_state: PreparedStatement,
     pub(super) write_gap: PreparedStatement,
+    pub(super) write_repair: PreparedStatement,
     pub(super) read_pages: PreparedStatement,
     pub(super) read_slices: PreparedStatement,
     pub(super) read_counts: PreparedStatement,
@@ -29,6 +30,7 @@ pub(super) struct Statements {
     pub(super) read_lane: PreparedStatement,
     pub(super) read_frontiers: PreparedStatement,
     pub(super) read_gaps: PreparedStatement,
+    pub(super) read_repairs: PreparedStatement,
 }
 
 /// Rows of a page of an answer. Rows of members are large.
@@ -95,6 +97,8 @@ impl Statements {
             read_members: read("members", "ids", &of_members, PAGE_ROWS_OF_MEMBERS).await?,
             read_lane: read("lanes", lane, of_lane, 1).await?,
             read_frontiers: read("lanes", "lane, frontier", "generation = ?", PAGE_ROWS).await?,
+            write_repair: update("repairs", known, "generation = ? AND repair = ?").await?,
+            read_repairs: read("repairs", "repair", "generation = ?", PAGE_ROWS).await?,
             read_gaps: read("gaps", "gap", "generation = ?", PAGE_ROWS).await?,
         })
     }

@@ -97,7 +97,7 @@ impl CassandraStore {
         lane: u32,
         name: u64,
         cells: &[ClosedCell<'_>],
-        state: &LaneState,
+        state: Option<&LaneState>,
     ) -> Result<(), SinkError> {
         let writes: Vec<_> = cells.iter().enumerate().map(|c| self.closed(lane, c)).collect();
         let added = Added {
@@ -108,10 +108,12 @@ impl CassandraStore {
         };
         let mut gathered = Gathered::default();
         self.gather(&writes, &[name], &added, &mut gathered)?;
-        let is_new = self.ask(|| self.shared.cluster.lane(self.id(), lane))?.state.is_none();
-        // The frontier before what it closes: a service that takes the lane in between must not
-        // take a half-written epoch for its own.
-        self.write_state(lane, state, is_new)?;
+        if let Some(state) = state {
+            let is_new = self.ask(|| self.shared.cluster.lane(self.id(), lane))?.state.is_none();
+            // The frontier before what it closes: a service that takes the lane in between must not
+            // take a half-written epoch for its own.
+            self.write_state(lane, state, is_new)?;
+        }
         self.write_gathered(&gathered)
     }
 

@@ -2,10 +2,11 @@
 
 use super::{EmbeddedStore, failed, keys, rows};
 use crate::layout::{self, RowKey, bucket_of, decode_both};
-use crate::{CellQuery, Gap, Members, SinkError};
-use fjall::{Readable, Snapshot};
+use crate::{CellQuery, Members, SinkError};
+use fjall::{Keyspace, Readable, Snapshot};
 use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::Id;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl EmbeddedStore {
@@ -90,6 +91,34 @@ impl EmbeddedStore {
             each(key, sum);
         }
         Ok(())
+    }
+
+    /// See [`crate::Store::counts_in`].
+    pub(super) fn stored_counts(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+        let mut cells = BTreeMap::new();
+        for &epoch_ms in self.generation.epochs_ms() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
+            if from_ms >= to_ms {
+                continue;
+            }
+            for item in self.counts.range(start(from_ms)..start(to_ms)) {
+                let (key, bytes) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+                let row = self.row_key(&key)?;
+                if row.lane != lane {
+                    continue;
+                }
+                rows::read_counts(&bytes, |video, counts| {
+                    cells.insert(row.cell(video), counts);
+                })
+                .map_err(|e| self.unreadable("a row of counts", &e))?;
+            }
+        }
+        Ok(cells)
     }
 
     /// See [`crate::Store::members_of_cells`].
@@ -180,16 +209,20 @@ impl EmbeddedStore {
         Ok(members)
     }
 
-    /// See [`crate::Store::gaps`].
-    pub(super) fn stored_gaps(&self) -> Result<Vec<Gap>, SinkError> {
-        let mut gaps = Vec::new();
-        for item in self.gaps.iter() {
+    /// All elements of a set whose elements are keys.
+    pub(super) fn all_of<T: DeserializeOwned>(
+        &self,
+        keyspace: &Keyspace,
+        what: &str,
+    ) -> Result<Vec<T>, SinkError> {
+        let mut elements = Vec::new();
+        for item in keyspace.iter() {
             let key = item.key().map_err(|e| failed(&self.path, &e))?;
-            let gap = serde_json::from_slice(&key)
-                .map_err(|e| self.damaged(&format!("a gap is unreadable: {e}")))?;
-            gaps.push(gap);
+            let element = serde_json::from_slice(&key)
+                .map_err(|e| self.damaged(&format!("{what} is unreadable: {e}")))?;
+            elements.push(element);
         }
-        Ok(gaps)
+        Ok(elements)
     }
 }
 

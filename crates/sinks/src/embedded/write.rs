@@ -39,6 +39,37 @@ impl<'s> Writing<'s> {
         write_chunk: impl Fn(usize, Side, &mut Vec<u8>),
     ) -> Result<(), SinkError> {
         let mut rows = self.store.recent.take(lane);
+        self.rows(name, cells, &mut rows, write_chunk)?;
+        self.batch.insert(&self.store.lanes, lane.to_be_bytes(), state_json(state));
+        self.rows.push((lane, rows));
+        Ok(())
+    }
+
+    /// The same for closed epochs, of which the lane's owner writes nothing any more: what it keeps
+    /// of the rows that were written lately is its own, and need not know of this. So rows are read
+    /// from the store, and both may be done at once.
+    pub(super) fn closed(
+        &mut self,
+        lane: u32,
+        name: u64,
+        cells: &[CellWrite<'_>],
+        state: Option<&LaneState>,
+        write_chunk: impl Fn(usize, Side, &mut Vec<u8>),
+    ) -> Result<(), SinkError> {
+        self.rows(name, cells, &mut LaneRows::default(), write_chunk)?;
+        if let Some(state) = state {
+            self.batch.insert(&self.store.lanes, lane.to_be_bytes(), state_json(state));
+        }
+        Ok(())
+    }
+
+    fn rows(
+        &mut self,
+        name: u64,
+        cells: &[CellWrite<'_>],
+        rows: &mut LaneRows,
+        write_chunk: impl Fn(usize, Side, &mut Vec<u8>),
+    ) -> Result<(), SinkError> {
         let order = by_rows(cells);
         for row in order.chunk_by(|a, b| a.row == b.row) {
             let mut row: Vec<_> = row.iter().map(|at| &cells[at.number as usize]).collect();
@@ -57,8 +88,6 @@ impl<'s> Writing<'s> {
             counts.extend_from_slice(&self.counts);
             self.batch.insert(&self.store.counts, key, self.counts.as_slice());
         }
-        self.batch.insert(&self.store.lanes, lane.to_be_bytes(), state_json(state));
-        self.rows.push((lane, rows));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::error::LogError;
 
 const LOCK_FILE: &str = "lock";
-const META_FILE: &str = "marquee-log";
+pub(super) const META_FILE: &str = "marquee-log";
 const META_TITLE: &str = "marquee embedded log";
 const VERSION: u32 = 1;
 

@@ -49,6 +49,7 @@ mod handles;
 mod lane;
 mod record;
 mod recover;
+mod replay;
 mod segment;
 mod source;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use self::{
     error::LogError,
     frame::MAX_RECORD_BYTES,
     record::{NewRecord, Position, RecordBatch, RecordRef},
+    replay::EmbeddedReplay,
     source::EmbeddedSource,
 };
 
@@ -109,6 +111,11 @@ struct Tuning {
 const TUNING: Tuning = Tuning { segment_bytes: 64 << 20, group_bytes: 64 << 20, open_files: 64 };
 
 impl EmbeddedLog {
+    /// Whether there is a log in the folder `path`.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(folder::META_FILE).exists()
+    }
+
     /// Opens the log in the folder `path`, or creates it with the given number of lanes. A topic
     /// that is new gets its lanes; topics that are not named stay as they are.
     ///

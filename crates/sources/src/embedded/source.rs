@@ -84,28 +84,7 @@ impl Source for EmbeddedSource {
         let records = limit.records.min((end - from) as usize);
         self.buffer.clear();
         self.log.read(topic, lane, from, records, limit.bytes, &mut self.buffer)?;
-        let records = self.buffer.iter().map(|record| Record {
-            offset: record.offset,
-            record_time_ms: Some(record.record_time_ms),
-            key: record.key,
-            payload: Some(record.payload),
-            headers: &[],
-        });
-        let mut stretch = SmallVec::<[Record<'_>; STRETCH]>::new();
-        let mut bytes = 0;
-        for record in records {
-            let len = record.payload.map_or(0, <[u8]>::len);
-            if stretch.len() == STRETCH || (!stretch.is_empty() && bytes + len > STRETCH_BYTES) {
-                each(&stretch);
-                stretch.clear();
-                bytes = 0;
-            }
-            bytes += len;
-            stretch.push(record);
-        }
-        if !stretch.is_empty() {
-            each(&stretch);
-        }
+        lend(&self.buffer, each);
         let next = self.buffer.last().map_or(from, |record| record.offset + 1);
         self.positions[lane as usize][topic] = next;
         Ok(next)
@@ -144,5 +123,31 @@ impl Source for EmbeddedSource {
 
     fn ends_with_process(&self) -> bool {
         true
+    }
+}
+
+/// Gives out records that were read, a few at a time.
+pub(super) fn lend(buffer: &RecordBatch, each: &mut dyn FnMut(&[Record<'_>])) {
+    let records = buffer.iter().map(|record| Record {
+        offset: record.offset,
+        record_time_ms: Some(record.record_time_ms),
+        key: record.key,
+        payload: Some(record.payload),
+        headers: &[],
+    });
+    let mut stretch = SmallVec::<[Record<'_>; STRETCH]>::new();
+    let mut bytes = 0;
+    for record in records {
+        let len = record.payload.map_or(0, <[u8]>::len);
+        if stretch.len() == STRETCH || (!stretch.is_empty() && bytes + len > STRETCH_BYTES) {
+            each(&stretch);
+            stretch.clear();
+            bytes = 0;
+        }
+        bytes += len;
+        stretch.push(record);
+    }
+    if !stretch.is_empty() {
+        each(&stretch);
     }
 }

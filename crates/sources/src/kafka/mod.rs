@@ -6,6 +6,7 @@
 //! - `topics`: creates the topics that `generate` and the demo write to;
 //! - `cluster`: what must be true before anything starts: brokers, topics, partitions;
 //! - `source`: an owner's share of the topics, from the group's assignment to its commits;
+//! - `replay`: the same topics read once more, beside the group;
 //! - `reader`: one partition and how far it was read; `ffi`: batches, straight from librdkafka;
 //! - `context`: what librdkafka tells us on its own account.
 //!
@@ -30,6 +31,7 @@ mod error;
 mod ffi;
 mod keeper;
 mod reader;
+mod replay;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ mod topics;
 pub use appender::KafkaAppender;
 pub use cluster::{KafkaCluster, KafkaOptions};
 pub use error::KafkaError;
+pub use replay::KafkaReplay;
 pub use source::KafkaSource;
 pub use topics::{create_topics, delete_topics};
 

@@ -544,7 +544,7 @@ impl Drop for KafkaSource {
 
 /// How a member of the group is set up. Where the configuration's own properties could lose or
 /// double data they are refused before (see the documentation of `[log] properties`).
-fn consumer_config(cluster: &KafkaCluster, owner: usize) -> rdkafka::ClientConfig {
+pub(super) fn consumer_config(cluster: &KafkaCluster, owner: usize) -> rdkafka::ClientConfig {
     let options = cluster.options();
     let mut config = client(&options.brokers, &options.properties, Role::Consumer);
     let mut default = |name: &str, value: &str| {

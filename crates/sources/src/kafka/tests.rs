@@ -2,8 +2,8 @@
 //! address sanitizer (`cargo xtask sanitize`): they go through all of `ffi`, but for the ids of
 //! topics, which the mock cluster does not tell (a real broker does, in `e2e/tests`).
 
-use super::{KafkaAppender, KafkaCluster, KafkaOptions, KafkaSource};
-use crate::{Appender, AssignedLane, Change, Commit, Limit, NewRecord, Source};
+use super::{KafkaAppender, KafkaCluster, KafkaOptions, KafkaReplay, KafkaSource};
+use crate::{Appender, AssignedLane, Change, Commit, Limit, NewRecord, Replay, Source};
 use rdkafka::ClientConfig;
 
 use rdkafka::message::{Header, OwnedHeaders};
@@ -351,4 +351,33 @@ fn topics_that_cannot_work_are_refused_with_words() {
     let nobody = KafkaOptions { brokers: "127.0.0.1:1".to_owned(), ..mock.options.clone() };
     let error = KafkaCluster::connect(nobody).expect_err("nobody answers").to_string();
     assert!(error.starts_with("no broker answers at 127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn a_replay_reads_what_is_there_beside_a_member_that_keeps_its_lanes() {
+    let mock = Mock::new(2);
+    mock.append(0, 1, 0..5000);
+    mock.append(1, 1, 0..10);
+    let cluster = KafkaCluster::connect(mock.options.clone()).expect("it is there");
+    let mut member = mock.join(1).remove(0);
+    let lanes = assigned(&mut member);
+    assert_eq!(lanes.len(), 2);
+    let mut replay = KafkaReplay::new(&cluster).expect("it starts");
+    for (topic, lane, from, end) in
+        [(0, 1, 0, 5000), (1, 1, 3, 10), (0, 0, 0, 0), (0, 1, 4990, 5000)]
+    {
+        assert_eq!(replay.bounds(topic, lane).expect("it answers"), (0, end));
+        assert_eq!(replay.first_at(topic, lane, 0).expect("it answers"), 0);
+        replay.seek(topic, lane, from).expect("it goes there");
+        let mut offsets = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        let each = &mut |records: &[crate::Record<'_>]| {
+            offsets.extend(records.iter().map(|record| record.offset));
+        };
+        while replay.read(Limit { records: 700, ..ALL }, each).expect("it reads").is_some() {
+            assert!(Instant::now() < until, "{topic}/{lane}: it does not end");
+        }
+        assert_eq!(offsets, (from..end).collect::<Vec<_>>(), "{topic}/{lane}");
+    }
+    assert!(!member.is_revoked(), "the replay has taken a lane");
 }

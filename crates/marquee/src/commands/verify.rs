@@ -1,0 +1,226 @@
+//! `marquee verify`: closed epochs counted once more, beside what the store holds.
+
+use super::{ConfigArgument, Failure};
+use crate::config::Config;
+use crate::log::{self, LogAgain};
+use crate::store::{self, Look};
+use crate::wiring;
+use indicatif::{ProgressBar, ProgressStyle};
+use marquee_model::{Kind, parse_time_ms};
+use marquee_runtime::backfill::{Events, RecomputeError};
+use marquee_runtime::verify::{Difference, Report, Verify, VerifyError};
+use marquee_runtime::{Plan, open_files, pages};
+use marquee_sinks::{SinkError, Store};
+use marquee_sources::files::FileError;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What `--help` says besides.
+const MORE: &str = "\
+Only epochs that are sealed (closed in all lanes) are compared. Each cell that differs is one line of
+JSON on standard output; what was read, compared and not compared is said on standard error.
+
+`what` is one of
+  absent         the store holds nothing of the cell
+  members        members are missing or extra, and the count is the size of the set beside it
+  count          the members are right, the count is not
+  count_members  members are missing or extra, and the count is not even the size of the set beside it
+
+--repair adds missing members by union, and records it. It takes nothing away: extra members, and
+counts that are too high, stay and are reported.
+
+Exit codes: 0 nothing differs (or all of it was repaired); 1 something differs, or it failed; 2 wrong
+usage or configuration.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = MORE)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Epochs that start at or after this time (RFC 3339 or milliseconds). With files it also says
+    /// that they hold every event that belongs to these epochs
+    #[arg(long, value_name = "T", value_parser = parse_time_ms)]
+    from: Option<i64>,
+    /// Epochs that start before this time (with files: see --from)
+    #[arg(long, value_name = "T", value_parser = parse_time_ms)]
+    to: Option<i64>,
+    /// Count from files of impressions, and not from the configured log
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "plays")]
+    impressions: Vec<PathBuf>,
+    /// Files of plays
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "impressions")]
+    plays: Vec<PathBuf>,
+    /// Add what the store lacks
+    #[arg(long)]
+    repair: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        open_files::raise_limit();
+        pages::stay_small();
+        let config = self.config.load()?;
+        let plan = wiring::plan(&config)?;
+        self.check(&config)?;
+        let started = Instant::now();
+        let (plan, cluster) = match self.reads_files() {
+            true => (log::lanes_of_store(&config, plan)?, None),
+            false => log::connect(&config, plan)?,
+        };
+        let store = open_store(&config, &plan)?;
+        let events = match self.reads_files() {
+            true => Events::Files(self.inputs()),
+            false => {
+                let log = LogAgain::open(&config, &plan, cluster)?;
+                Events::Log(log.events(&*store, &plan, wiring::threads(&config))?)
+            }
+        };
+        let report = self.compare(&config, &plan, &*store, events)?;
+        self.say(&report, started.elapsed().as_secs_f64())
+    }
+
+    fn compare(
+        &self,
+        config: &Config,
+        plan: &Plan,
+        store: &dyn Store,
+        events: Events,
+    ) -> Result<Report, Failure> {
+        let bar = progress(self.reads_files());
+        let [run, _] = wiring::random_words();
+        let verify = Verify {
+            plan,
+            store,
+            keeps_members: config.store.members,
+            from_ms: self.from,
+            to_ms: self.to,
+            repair: self.repair.then_some(run),
+            threads: wiring::threads(config),
+            memory_bytes: config.runtime.memory_bytes / 2,
+            secret: wiring::secret(),
+            stop: &|| false,
+            progress: &|read, total| {
+                if !bar.is_hidden() {
+                    bar.set_length(total.unwrap_or(read));
+                    bar.set_position(read);
+                }
+            },
+        };
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let report = verify.run(events, &mut |difference| write_line(&mut out, difference));
+        bar.finish_and_clear();
+        // What was found before it failed is said, too.
+        let flushed = out.flush().map_err(VerifyError::Output);
+        report.and_then(|report| flushed.map(|()| report)).map_err(failure)
+    }
+
+    fn reads_files(&self) -> bool {
+        !self.impressions.is_empty()
+    }
+
+    fn inputs(&self) -> Vec<(Kind, PathBuf)> {
+        let of_kind = |kind, paths: &[PathBuf]| {
+            paths.iter().map(|path| (kind, path.clone())).collect::<Vec<_>>()
+        };
+        [of_kind(Kind::Impression, &self.impressions), of_kind(Kind::Play, &self.plays)].concat()
+    }
+
+    fn check(&self, config: &Config) -> Result<(), Failure> {
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            let words = "--from must be before --to: no epoch starts in between";
+            return Err(Failure::Usage(words.to_owned()));
+        }
+        if self.repair && !config.store.members {
+            return Err(Failure::Usage(VerifyError::NoMembers.to_string()));
+        }
+        let stdin = [&self.impressions, &self.plays].into_iter().flatten();
+        if stdin.filter(|path| path.as_os_str() == "-").count() > 1 {
+            let words = "standard input (`-`) can be read once; give the other input as a file";
+            return Err(Failure::Usage(words.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The summary; its last line is for programs, too.
+    fn say(&self, report: &Report, seconds: f64) -> Result<(), Failure> {
+        for note in &report.notes {
+            eprintln!("note: {note}");
+        }
+        if self.repair {
+            eprintln!(
+                "{} members added, {} gaps filled, {} cells still differ",
+                report.added_members, report.filled_gaps, report.left
+            );
+        }
+        let events = &report.events;
+        eprintln!(
+            "{} events, {} filtered, {} dead, {} cells, {} epochs, {} differing, {seconds:.2} seconds",
+            events.events,
+            events.filtered,
+            events.dead,
+            report.cells,
+            report.epochs,
+            report.differences()
+        );
+        if report.left == 0 {
+            return Ok(());
+        }
+        let by_what: Vec<String> =
+            report.differing.iter().map(|(what, n)| format!("{n} {}", what.code())).collect();
+        let repaired = match report.differences() - report.left {
+            0 => String::new(),
+            repaired => format!("; {repaired} of them were repaired"),
+        };
+        Err(Failure::Failed(format!(
+            "{} cells differ ({}){repaired}",
+            report.differences(),
+            by_what.join(", ")
+        )))
+    }
+}
+
+fn open_store(config: &Config, plan: &Plan) -> Result<Arc<dyn Store>, Failure> {
+    match store::look(config, plan)? {
+        Look::Open(store) => Ok(store),
+        Look::InUse { error: SinkError::Locked { path, owner }, .. } => {
+            Err(Failure::Failed(format!(
+                "the store {path} is in use by another process{owner}, and verify needs it for itself. \
+             Stop that service (it loses nothing), run verify, and start it again; or let it \
+             compare and repair its closed epochs by itself: [repair] interval = \"6h\""
+            )))
+        }
+        Look::InUse { error, .. } => Err(Failure::failed(error)),
+    }
+}
+
+fn write_line(out: &mut impl Write, difference: &Difference) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, difference)?;
+    out.write_all(b"\n")
+}
+
+fn failure(error: VerifyError) -> Failure {
+    match error {
+        // Found before anything was started.
+        VerifyError::Recompute(RecomputeError::Input(FileError::Open { .. })) => {
+            Failure::Usage(error.to_string())
+        }
+        other => Failure::failed(other),
+    }
+}
+
+/// What is shown while events are read, on a terminal only.
+fn progress(is_bytes: bool) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = match is_bytes {
+        true => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+        false => "{human_pos} records of the log, {per_sec}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
