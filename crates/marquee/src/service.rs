@@ -6,9 +6,11 @@ use crate::log::{self, Log};
 use crate::wiring;
 use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
+use marquee_runtime::sealer::{Sealer, SealerSettings};
 use marquee_runtime::{open_files, pages};
 use marquee_server::Parts;
 use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE, StoreMemory};
+use marquee_sinks::lake::SealingSettings;
 use marquee_sinks::letters::LetterFolder;
 use marquee_sinks::snapshots::SnapshotFolder;
 use marquee_sinks::{Identity, SinkError, Store};
@@ -29,6 +31,8 @@ pub struct Service {
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: Arc<watch::Sender<Option<Stop>>>,
     store: EmbeddedStore,
+    /// `None` where there is no lake.
+    sealer: Option<Sealer>,
 }
 
 /// Why a service stops.
@@ -82,19 +86,21 @@ impl Service {
         let address = listener.local_addr().map_err(Failure::failed)?;
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
+        let sealer = start_sealer(config, &store, &stop)?;
         let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
         let parts = Parts {
             plan,
             log: log.appender(),
             store: Arc::new(store.clone()),
             status: lanes.status().clone(),
+            lake: sealer.as_ref().map(|sealer| sealer.status().clone()),
             max_body_bytes: config.collector.max_body_bytes,
             clock: wiring::now_ms,
         };
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
         let server = runtime.spawn(server);
         write_owner(&store, address)?;
-        Ok(Service { address, lanes, runtime, server, stop, store })
+        Ok(Service { address, lanes, runtime, server, stop, store, sealer })
     }
 
     /// Where it listens.
@@ -132,6 +138,9 @@ impl Service {
         });
         let served = self.runtime.block_on(self.server);
         let _ = std::fs::remove_file(self.store.path().join(OWNER_FILE));
+        if let Some(sealer) = self.sealer {
+            sealer.stop();
+        }
         if let Some(Stop::Failed(reason)) = reason {
             return Err(Failure::Failed(reason));
         }
@@ -244,6 +253,37 @@ fn start_lanes(
     };
     let sources = log.sources(wiring::threads(config))?;
     Ok(Lanes::start(&settings, sources, Arc::new(store.clone()), on_failure))
+}
+
+/// Brings closed epochs into the lake, where there is one.
+fn start_sealer(
+    config: &Config,
+    store: &EmbeddedStore,
+    stop: &Arc<watch::Sender<Option<Stop>>>,
+) -> Result<Option<Sealer>, Failure> {
+    let Some(settings) = sealer_settings(config) else { return Ok(None) };
+    let stop = stop.clone();
+    let on_failure = move |reason: &str| {
+        stop.send_replace(Some(Stop::Failed(reason.to_owned())));
+    };
+    let sealer = Sealer::start(settings, Arc::new(store.clone()), on_failure);
+    Ok(Some(sealer.map_err(Failure::failed)?))
+}
+
+/// How the lake is written; `None` where there is none.
+pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
+    let lake = &config.lake;
+    Some(SealerSettings {
+        place: lake.place.clone()?,
+        sealing: SealingSettings {
+            file_bytes: lake.file_bytes as usize,
+            span_ms: lake.file_span_ms,
+            memory_bytes: wiring::sealer_bytes(config),
+            ..SealingSettings::default()
+        },
+        interval: Duration::from_millis(lake.interval_ms as u64),
+        now_ms: wiring::now_ms,
+    })
 }
 
 /// Beside the store whose counts they go with.

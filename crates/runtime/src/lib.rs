@@ -1,4 +1,5 @@
 //! Drives the pure pipeline: [`backfill`] over files that end, [`lanes`] over a log that does not.
+//! [`sealer`] brings what they have closed into the lake.
 //!
 //! Here, and not in the pipeline, are threads, clocks and errors of the outside world.
 
@@ -9,6 +10,7 @@ mod clock;
 pub mod open_files;
 pub mod pages;
 mod plan;
+pub mod sealer;
 pub mod status;
 
 pub use clock::{Clock, SystemClock};

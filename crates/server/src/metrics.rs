@@ -5,6 +5,7 @@
 //! inflate them; work done again is `marquee_replayed_records_total`.
 
 mod format;
+mod lake;
 
 use crate::app::App;
 use axum::extract::State;
@@ -75,6 +76,9 @@ fn registry(app: &App) -> Registry {
     counters(&mut registry, &lanes);
     work(&mut registry, &lanes);
     collector(&mut registry, app);
+    if let Some(lake) = &app.lake {
+        lake::register(&mut registry, &lake.numbers());
+    }
     registry
 }
 

@@ -5,8 +5,8 @@
 use super::value::Properties;
 use super::{
     Aggregate, AttributeType, Collector, EpochOfPlay, Expression, Http, Idle, Join,
-    JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store, StoreKind,
-    Stream, TimeUnit, Transform,
+    JoinedImpressions, Lake, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store,
+    StoreKind, Stream, TimeUnit, Transform,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -84,6 +84,12 @@ impl Default for Store {
             members: true,
             retention_ms: None,
         }
+    }
+}
+
+impl Default for Lake {
+    fn default() -> Self {
+        Lake { place: None, file_span_ms: 30 * MINUTE_MS, file_bytes: 64 << 20, interval_ms: 5000 }
     }
 }
 

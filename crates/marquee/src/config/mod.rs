@@ -37,8 +37,8 @@ mod tests;
 pub use fault::Fault;
 pub use sections::{
     Aggregate, Attribute, AttributeType, Collector, EpochOfPlay, Expression, Http, Idle, Join,
-    JoinedImpressions, Log, LogKind, Match, Partitioner, Runtime, Snapshots, Store, StoreKind,
-    Stream, TimeUnit, Transform,
+    JoinedImpressions, Lake, LakePlace, Log, LogKind, Match, Partitioner, Runtime, S3Place,
+    Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
 pub use value::{Properties, is_broker_list};
 
@@ -64,6 +64,8 @@ pub struct Config {
     pub aggregate: Aggregate,
     /// Where counts and members are kept.
     pub store: Store,
+    /// Where closed epochs go as Parquet files.
+    pub lake: Lake,
     /// How long a restart takes.
     pub snapshots: Snapshots,
     /// How much of the machine is used.
@@ -94,6 +96,7 @@ impl Default for Config {
             transform: Transform::default(),
             aggregate: Aggregate::default(),
             store: Store::default(),
+            lake: Lake::default(),
             snapshots: Snapshots::default(),
             runtime: Runtime::default(),
             http: Http::default(),

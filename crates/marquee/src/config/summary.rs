@@ -138,7 +138,15 @@ impl Config {
             None => "for ever".into(),
         };
         let what = if store.members { "counts and members" } else { "counts only" };
-        vec![format!("{what} in {}, kept {kept}", store.path.display())]
+        let mut lines = vec![format!("{what} in {}, kept {kept}", store.path.display())];
+        if let Some(place) = &self.lake.place {
+            lines.push(format!(
+                "closed epochs as Parquet in the lake {place}, files of {} or {}",
+                format_duration_ms(self.lake.file_span_ms.max(self.aggregate.longest_ms())),
+                format_size(self.lake.file_bytes)
+            ));
+        }
+        lines
     }
 
     fn runs(&self) -> Vec<String> {

@@ -126,7 +126,9 @@ impl CellsWriter {
             None => new_writer()?,
         };
         writer.write(&batch(&rows)?)?;
-        if writer.in_progress_size() >= ROW_GROUP_BYTES {
+        let in_progress = writer.in_progress_size();
+        let fills_file = writer.bytes_written() + in_progress >= self.file_bytes;
+        if fills_file || in_progress >= ROW_GROUP_BYTES {
             writer.flush()?;
         }
         self.rows += rows.len() as u64;
