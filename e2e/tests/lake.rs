@@ -168,7 +168,6 @@ fn a_second_backfill_rewrites_what_it_adds_to_and_nothing_else() {
     let first = cells::of_csv(&data.cells(&mut backfill(&config, &some, &data.plays)));
     cells::assert_same(&lake::cells(&duckdb, &lake::by_manifests(&folder)), &first);
 
-    // Plays of both thirds match only impressions of their own run; a play must be given to both.
     run(&mut backfill(&config, &rest, &data.plays)).expect_code(0);
     let all = expected(&data, &config);
     let manifests = lake::by_manifests(&folder);
@@ -244,8 +243,8 @@ fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     let service = Service::start(&config, &data.file("s3.log"));
     let impressions = Feed::of(&data.impressions, "impressions", 2_000);
     let plays = Feed::of(&data.plays, "plays", 2_000);
+    let all = impressions.len();
     std::thread::scope(|scope| {
-        let all = impressions.len();
         scope.spawn(|| impressions.send_all(&|| service.address.clone(), &|_| {}));
         scope.spawn(|| {
             plays.send_all(&|| service.address.clone(), &|number| {
@@ -266,8 +265,8 @@ fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     // Nobody who counts, or asks, notices.
     assert_eq!(service.readiness(), 200);
     service.wait_until_counted(data.events());
-    let metrics = ureq::get(&format!("{}/metrics", service.address)).call().unwrap();
-    let metrics = metrics.into_body().read_to_string().unwrap();
+    let mut answer = ureq::get(&format!("{}/metrics", service.address)).call().unwrap();
+    let metrics = answer.body_mut().read_to_string().unwrap();
     assert!(metrics.contains("marquee_lake_up 0"), "{metrics}");
     s3.start_again().unwrap();
     wait_until_sealed(&service);
@@ -298,15 +297,10 @@ fn a_service_ends_at_once_while_the_object_store_hangs() {
     }
     let data = Data::generated(2_000, 66);
     let s3 = S3::start(S3Options::default()).unwrap();
+    run(&mut data.backfill(&config(&data, "hangs", "", ""))).expect_code(0);
     let (lake, _) = s3_lake(&s3);
     let config = config(&data, "hangs", &lake, "");
-    let without = self::config(&data, "hangs", "", "");
-    run(&mut data.backfill(&without)).expect_code(0);
     s3.pause();
-    let config = data.write("hangs.toml", {
-        let text = std::fs::read_to_string(&config).unwrap();
-        text.replace("[lake]\n", &format!("[lake]\n{lake}\n"))
-    });
     let service = Service::start(&config, &data.file("hangs.log"));
     // It waits for an answer that does not come.
     std::thread::sleep(Duration::from_secs(2));
