@@ -56,18 +56,15 @@ fn wait_for(service: &Service, what: &str, is: impl Fn(&Value) -> bool) -> Value
 /// Waits until every epoch that has cells is sealed and in the lake.
 fn wait_until_sealed(service: &Service) {
     let start = Instant::now();
-    loop {
-        // The order matters: what is not sealed yet does not wait for the lake.
-        let sealed = service.trends().iter().all(|cell| cell["sealed"] == true);
-        let lake = lake_of(service);
-        // The sealer looks at the store once in a while: twice is certainly after the sealing.
-        std::thread::sleep(Duration::from_millis(500));
-        let still = lake_of(service);
-        if sealed && lake["waiting"] == 0 && still["waiting"] == 0 && still["trouble"].is_null() {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "not sealed: {still}\n{}", service.last_said());
+    while !service.trends().iter().all(|cell| cell["sealed"] == true) {
+        assert!(start.elapsed() < PATIENCE, "not sealed:\n{}", service.last_said());
+        std::thread::sleep(Duration::from_millis(100));
     }
+    // A look that was begun after this one has seen all that is sealed now.
+    let looks = lake_of(service)["looks"].as_u64().unwrap();
+    wait_for(service, "in the lake", |lake| {
+        lake["looks"].as_u64() >= Some(looks + 2) && lake["waiting"] == 0
+    });
 }
 
 fn expected(data: &Data, config: &Path) -> Vec<Cell> {
@@ -258,8 +255,9 @@ fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     // Killed in the middle of its work, and away for a while.
     wait_for(&service, "writing", |lake| lake["files"].as_u64() >= Some(2));
     s3.kill();
-    let lake = wait_for(&service, "in trouble", |lake| !lake["trouble"].is_null());
-    assert!(lake["waiting"].as_u64() > Some(0), "nothing was left to do: {lake}");
+    let lake = wait_for(&service, "in trouble", |lake| {
+        !lake["trouble"].is_null() && lake["waiting"].as_u64() > Some(0)
+    });
     assert!(lake["words"].as_str().unwrap().contains("closed stretches wait for the lake"));
     assert!(service.said().contains("counting goes on"), "{}", service.last_said());
     // Nobody who counts, or asks, notices.

@@ -58,6 +58,7 @@ fn lake_json(lake: &LakeNumbers) -> Value {
         "words": lake.words(),
         "waiting": lake.waiting,
         "waiting_from_ms": lake.waiting_from_ms,
+        "looks": lake.looks,
         "sealed": lake.sealed,
         "rewritten": lake.rewritten,
         "files": lake.files,

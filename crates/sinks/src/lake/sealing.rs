@@ -117,6 +117,7 @@ impl Sealing {
     pub fn tick(&mut self, now_ms: i64) -> Result<(), LakeError> {
         let layout = self.layout()?;
         self.note_closed(&layout)?;
+        self.say_waiting();
         let gaps = self.store.gaps()?;
         let work: Vec<i64> = self.waiting.iter().copied().collect();
         let mut damage = Ok(());
@@ -134,7 +135,9 @@ impl Sealing {
         }
         self.look_again(&layout, &gaps, now_ms)?;
         self.say_waiting();
-        damage
+        damage?;
+        self.status.change(|numbers| numbers.looks += 1);
+        Ok(())
     }
 
     /// Whether everything that was closed at the last tick is in the lake.

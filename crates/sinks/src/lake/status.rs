@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 pub struct LakeNumbers {
     /// Where it is.
     pub place: String,
+    /// Looks at what has closed that went well, to the end.
+    pub looks: u64,
     /// Files written.
     pub files: u64,
     /// Their bytes.
