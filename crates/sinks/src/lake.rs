@@ -21,6 +21,7 @@ mod parquet;
 mod rows;
 mod sealing;
 mod status;
+mod writing;
 
 #[cfg(test)]
 mod tests;

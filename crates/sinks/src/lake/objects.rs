@@ -81,6 +81,11 @@ impl Stop {
         *self.0.borrow()
     }
 
+    /// An error when somebody has.
+    pub(super) fn go_on(&self) -> Result<(), ObjectError> {
+        if self.is_set() { Err(ObjectError::Stopped) } else { Ok(()) }
+    }
+
     /// Waits until somebody does.
     pub(super) async fn wait(&self) {
         // An error would mean that the sender is gone, which is held here.

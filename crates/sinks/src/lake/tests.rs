@@ -130,6 +130,8 @@ proptest! {
                     }
                 }));
             }
+            // Also where a look panics: the scope waits for its threads.
+            let ends = turns.ends();
             let mut seen = Sets::new();
             for step in &steps {
                 if let Some((lane, epoch, side, id, other)) = step.adds {
@@ -141,7 +143,7 @@ proptest! {
                 assert_contains("the store", &store.sets(), &found);
                 seen = found;
             }
-            turns.end();
+            drop(ends);
         });
         seal_all(&store, &memory);
         prop_assert_eq!(read_lake(&memory), store.sets());

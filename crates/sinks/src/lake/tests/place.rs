@@ -100,7 +100,7 @@ impl Place {
             Fault::Refused => Err(failed()),
             Fault::AnswerLost => call(&self.memory).and_then(|_| Err(failed())),
             Fault::Killed => {
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     call(&self.memory)?;
                 }
                 self.is_dead.store(true, Ordering::SeqCst);

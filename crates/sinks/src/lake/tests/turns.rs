@@ -102,16 +102,18 @@ impl Turns {
         state
     }
 
-    /// From now on nobody waits.
-    pub(super) fn end(&self) {
-        self.lock().over = true;
-        self.changed.notify_all();
+    /// What ends it when it is dropped: from then on nobody waits.
+    pub(super) fn ends(&self) -> Ends<'_> {
+        Ends(self)
     }
 }
 
-impl Drop for Turns {
+pub(super) struct Ends<'t>(&'t Turns);
+
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.end();
+        self.0.lock().over = true;
+        self.0.changed.notify_all();
     }
 }
 
