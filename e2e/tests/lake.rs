@@ -5,10 +5,10 @@
 
 use marquee_e2e::cells::{self, Cell};
 use marquee_e2e::data::{Data, backfill, example};
-use marquee_e2e::duckdb::{DuckDb, reference_tables};
+use marquee_e2e::duckdb::{DuckDb, literal, reference_tables};
 use marquee_e2e::lake::{self, Polars};
 use marquee_e2e::program::{marquee, run};
-use marquee_e2e::service::{Feed, Service};
+use marquee_e2e::service::{Feed, Service, post};
 use marquee_e2e::skip;
 use marquee_services::{S3, S3Options, missing_for_s3};
 use serde_json::Value;
@@ -190,6 +190,31 @@ fn without_members_the_lists_are_null_and_the_counts_are_the_same() {
     cells::assert_same(&found, &expected);
     let lists = duckdb.rows(&[&manifests, "select count(impression_requests) from cells"]);
     assert_eq!(lists[0][0], 0);
+}
+
+#[test]
+fn late_letters_are_copied_once_and_duckdb_reads_them() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    let shown = r#"{"request_id":"r","video_id":"v","ts":1479686400000,"device":"tv"}"#;
+    let data = Data::of(shown, "");
+    let lake = "url = \"file:letters-lake\"\nfile_span = \"1s\"";
+    let config = config(&data, "letters", lake, "");
+    run(&mut data.backfill(&config)).expect_code(0);
+    // The backfill has closed the epoch: what comes now is late.
+    for play in [1, 2] {
+        let service = Service::start(&config, &data.file("letters.log"));
+        let played = r#"{"request_id":"r","video_id":"v","ts":1479686460000,"duration_s":90}"#;
+        assert_eq!(post(&service.address, "plays", played.as_bytes()).unwrap().0, 202);
+        service.wait_until_counted(play);
+        wait_for(&service, "copied", |lake| lake["letter_files"] == 1);
+        assert_eq!(service.terminate(), Some(0));
+    }
+    let letters = literal(&data.file("letters-lake/late/*/*/*/*.ndjson"));
+    let query = format!(
+        "select count(*), count(distinct position), count(distinct lane)
+         from read_ndjson({letters}, hive_partitioning = true)"
+    );
+    assert_eq!(duckdb.rows(&[&query])[0], [2, 2, 1]);
 }
 
 #[test]

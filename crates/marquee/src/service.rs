@@ -281,6 +281,7 @@ pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
             memory_bytes: wiring::sealer_bytes(config),
             ..SealingSettings::default()
         },
+        letters: lake.letters.then(|| config.store.path.clone()),
         interval: Duration::from_millis(lake.interval_ms as u64),
         now_ms: wiring::now_ms,
     })

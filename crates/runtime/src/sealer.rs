@@ -5,10 +5,11 @@
 
 use marquee_sinks::Store;
 use marquee_sinks::lake::{
-    Bucket, LakeError, LakeNumbers, LakePlace, LakeStatus, ObjectError, Sealing, SealingSettings,
-    Stop,
+    Bucket, LakeError, LakeNumbers, LakePlace, LakeStatus, LetterCopies, ObjectError, Sealing,
+    SealingSettings, Stop,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub struct SealerSettings {
     pub place: LakePlace,
     /// How it is written.
     pub sealing: SealingSettings,
+    /// Where the late and dead letters of the store's lanes are; `None`: they are not copied.
+    pub letters: Option<PathBuf>,
     /// How often it looks what has closed.
     pub interval: Duration,
     /// What time it is, milliseconds since 1970 UTC.
@@ -58,11 +61,11 @@ impl Sealer {
         on_failure: impl Fn(&str) + Send + 'static,
     ) -> Result<Self, ObjectError> {
         let (stop, status) = (Stop::default(), status_of(&settings));
-        let sealing = sealing(&settings, store, &status, &stop)?;
+        let work = Work::new(&settings, store, &status, &stop)?;
         let run = {
             let (status, stop) = (status.clone(), stop.clone());
             move || {
-                let seal = || run(sealing, &settings, &status, &stop);
+                let seal = || run(work, &settings, &status, &stop);
                 if catch_unwind(AssertUnwindSafe(seal)).is_err() {
                     // Invariant CONTAINED: a bug ends the process.
                     on_failure("the sealer of the lake met a bug and ends; nothing is lost");
@@ -97,10 +100,10 @@ pub fn seal_now(
     store: Arc<dyn Store>,
 ) -> Result<LakeNumbers, LakeError> {
     let status = status_of(settings);
-    let mut sealing = sealing(settings, store, &status, &Stop::default())?;
+    let mut work = Work::new(settings, store, &status, &Stop::default())?;
     for _ in 0..ROUNDS {
-        sealing.tick((settings.now_ms)())?;
-        if sealing.is_done() {
+        work.sealing.tick((settings.now_ms)())?;
+        if work.sealing.is_done() {
             break;
         }
     }
@@ -111,22 +114,47 @@ fn status_of(settings: &SealerSettings) -> Arc<LakeStatus> {
     Arc::new(LakeStatus::new(settings.place.to_string()))
 }
 
-fn sealing(
-    settings: &SealerSettings,
-    store: Arc<dyn Store>,
-    status: &Arc<LakeStatus>,
-    stop: &Stop,
-) -> Result<Sealing, ObjectError> {
-    let bucket = Arc::new(Bucket::open(&settings.place, stop.clone())?);
-    let how = settings.sealing.clone();
-    Ok(Sealing::new(store, bucket, how, status.clone(), stop.clone()))
+/// What is brought into the lake.
+struct Work {
+    sealing: Sealing,
+    copies: Option<LetterCopies>,
 }
 
-fn run(mut sealing: Sealing, settings: &SealerSettings, status: &LakeStatus, stop: &Stop) {
+impl Work {
+    fn new(
+        settings: &SealerSettings,
+        store: Arc<dyn Store>,
+        status: &Arc<LakeStatus>,
+        stop: &Stop,
+    ) -> Result<Self, ObjectError> {
+        let bucket = Arc::new(Bucket::open(&settings.place, stop.clone())?);
+        let how = settings.sealing.clone();
+        let sizes = (how.file_bytes as u64, how.span_ms);
+        let copies = settings.letters.clone().map(|folder| {
+            let (store, bucket) = (store.clone(), bucket.clone());
+            LetterCopies::new(store, bucket, folder, sizes, status.clone(), stop.clone())
+        });
+        let sealing = Sealing::new(store, bucket, how, status.clone(), stop.clone());
+        Ok(Work { sealing, copies })
+    }
+
+    fn tick(&mut self, now_ms: i64) -> Result<(), LakeError> {
+        let sealed = self.sealing.tick(now_ms);
+        match (&sealed, &mut self.copies) {
+            // What is wrong with one day of cells is nothing to letters.
+            (Ok(()) | Err(LakeError::Damaged { .. }), Some(copies)) => {
+                copies.tick(now_ms).and(sealed)
+            }
+            _ => sealed,
+        }
+    }
+}
+
+fn run(mut work: Work, settings: &SealerSettings, status: &LakeStatus, stop: &Stop) {
     let mut pause = FIRST_PAUSE;
     while !stop.is_set() {
         let now_ms = (settings.now_ms)();
-        match sealing.tick(now_ms) {
+        match work.tick(now_ms) {
             Ok(()) => {
                 if let Some(trouble) = status.worked() {
                     tracing::info!(tries = trouble.tries, "the lake is written again");

@@ -63,6 +63,8 @@ fn lake_json(lake: &LakeNumbers) -> Value {
         "rewritten": lake.rewritten,
         "files": lake.files,
         "bytes": lake.bytes,
+        "letter_files": lake.letter_files,
+        "letter_bytes": lake.letter_bytes,
         "failures": lake.failures,
         "trouble": lake.trouble.as_ref().map(|trouble| json!({
             "since_ms": trouble.since_ms,

@@ -13,6 +13,7 @@
 //! is with the union of what the store and the lake hold.
 
 mod bucket;
+mod copies;
 mod layout;
 mod manifest;
 mod manifests;
@@ -27,6 +28,7 @@ mod writing;
 mod tests;
 
 pub use bucket::{Bucket, LakePlace, S3Place};
+pub use copies::LetterCopies;
 pub use layout::Layout;
 pub use manifest::{Dropped, Entry, LakeFile, Manifest};
 pub use manifests::{Ages, Manifests};

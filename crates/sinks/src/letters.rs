@@ -59,6 +59,16 @@ pub enum LetterKind {
     Dead,
 }
 
+impl LetterKind {
+    /// Name of the folder of such outputs.
+    pub fn folder(self) -> &'static str {
+        match self {
+            LetterKind::Late => "late",
+            LetterKind::Dead => "dead",
+        }
+    }
+}
+
 /// Where the letters of lanes are kept.
 pub trait Letterbox: Send + Sync {
     /// Opens an output of a lane, and cuts off what is behind the committed length.
@@ -97,11 +107,7 @@ impl Letterbox for LetterFolder {
         lane: u32,
         committed: u64,
     ) -> Result<Box<dyn LetterOutput>, SinkError> {
-        let kind = match kind {
-            LetterKind::Late => "late",
-            LetterKind::Dead => "dead",
-        };
-        let path = self.0.join(kind).join(format!("lane-{lane}.ndjson"));
+        let path = self.0.join(kind.folder()).join(format!("lane-{lane}.ndjson"));
         Ok(Box::new(LetterFile::open(&path, committed)?))
     }
 }

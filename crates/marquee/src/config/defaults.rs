@@ -89,7 +89,13 @@ impl Default for Store {
 
 impl Default for Lake {
     fn default() -> Self {
-        Lake { place: None, file_span_ms: 30 * MINUTE_MS, file_bytes: 64 << 20, interval_ms: 5000 }
+        Lake {
+            place: None,
+            file_span_ms: 30 * MINUTE_MS,
+            file_bytes: 64 << 20,
+            letters: true,
+            interval_ms: 5000,
+        }
     }
 }
 

@@ -255,6 +255,8 @@ pub struct Lake {
     pub file_span_ms: i64,
     /// A file is ended when it has so many bytes.
     pub file_bytes: u64,
+    /// Whether late and dead letters are copied there, too.
+    pub letters: bool,
     /// How often it is looked what has closed, milliseconds.
     pub interval_ms: i64,
 }

@@ -36,5 +36,8 @@ pub(super) fn register(registry: &mut Registry, lake: &LakeNumbers) {
     counter("rewritten", "Stretches of lanes that were listed before", lake.rewritten);
     counter("stale", "Times that another writer was faster", lake.stale);
     counter("deleted_files", "Files taken away that were not alive any more", lake.deleted);
+    let help = "Pieces of late and dead letters written";
+    counter("letter_files", help, lake.letter_files);
+    counter("letter_bytes", "Bytes of these pieces", lake.letter_bytes);
     counter("failures", "Times that the lake failed to be written", lake.failures);
 }

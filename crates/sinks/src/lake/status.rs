@@ -13,6 +13,10 @@ pub struct LakeNumbers {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Pieces of late and dead letters written.
+    pub letter_files: u64,
+    /// Their bytes.
+    pub letter_bytes: u64,
     /// Stretches of lanes that were written and listed, those without cells included.
     pub sealed: u64,
     /// Of these, stretches that were there and were written anew.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 /// All objects.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(in super::super) struct Memory {
     objects: Mutex<BTreeMap<String, Bytes>>,
     puts: AtomicU64,
 }
@@ -18,6 +18,13 @@ impl Memory {
     /// How many objects were made.
     pub(super) fn puts(&self) -> u64 {
         self.puts.load(Ordering::SeqCst)
+    }
+
+    /// What is in the objects of a folder, by their names.
+    pub(in super::super) fn texts(&self, folder: &str) -> Vec<String> {
+        let objects = self.objects.lock().expect("nobody panics here");
+        let inside = objects.iter().filter(|(path, _)| path.starts_with(&format!("{folder}/")));
+        inside.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
     /// All files of cells.

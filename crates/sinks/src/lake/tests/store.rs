@@ -1,6 +1,7 @@
 //! A store in memory, whose closed epochs grow as by repairs.
 
 use super::Sets;
+use crate::letters::LetterKind;
 use crate::{
     CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Sink,
     SinkError, Store,
@@ -14,7 +15,7 @@ pub(super) const LANES: u32 = 2;
 pub(super) const EPOCH_MS: i64 = 1000;
 
 #[derive(Debug)]
-pub(super) struct MemoryStore {
+pub(in super::super) struct MemoryStore {
     generation: Generation,
     inner: Mutex<Inner>,
 }
@@ -22,7 +23,7 @@ pub(super) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     sets: Sets,
-    frontiers: BTreeMap<u32, i64>,
+    states: BTreeMap<u32, LaneState>,
     gaps: Vec<Gap>,
     counts_only: bool,
 }
@@ -34,7 +35,7 @@ pub(super) fn cell(epoch: i64, other: bool) -> CellKey {
 }
 
 impl MemoryStore {
-    pub(super) fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let identity = Identity {
             settings: serde_json::json!({}),
             lanes: Some(LANES),
@@ -61,11 +62,20 @@ impl MemoryStore {
     }
 
     pub(super) fn close(&self, lane: u32, frontier: i64) {
-        self.lock().frontiers.insert(lane, frontier);
+        self.lock().states.entry(lane).or_default().frontier = frontier;
     }
 
     pub(super) fn close_all(&self) {
         (0..LANES).for_each(|lane| self.close(lane, 10));
+    }
+
+    pub(in super::super) fn commit_letters(&self, lane: u32, kind: LetterKind, bytes: u64) {
+        let mut inner = self.lock();
+        let state = inner.states.entry(lane).or_default();
+        match kind {
+            LetterKind::Late => state.late_bytes = bytes,
+            LetterKind::Dead => state.dead_bytes = bytes,
+        }
     }
 
     pub(super) fn keep_no_members(&self) {
@@ -89,8 +99,7 @@ fn counts(sides: &[BTreeSet<Id>; 2]) -> CellCounts {
 
 impl Sink for MemoryStore {
     fn lane_state(&self, lane: u32) -> Result<Option<LaneState>, SinkError> {
-        let frontier = self.lock().frontiers.get(&lane).copied();
-        Ok(frontier.map(|frontier| LaneState { frontier, ..LaneState::default() }))
+        Ok(self.lock().states.get(&lane).cloned())
     }
 
     fn commit(&self, _: &[LaneCommit<'_>]) -> Result<(), SinkError> {
