@@ -2,6 +2,7 @@
 //! its calls, and a store that grows meanwhile. Whoever reads the newest manifest, at any moment,
 //! finds every file that it lists, never a member less than before, and in the end all.
 
+mod fixture;
 pub(super) mod place;
 pub(super) mod store;
 mod turns;
