@@ -6,9 +6,9 @@
 //! the others have long passed.
 
 use super::layout::version_of;
-use super::manifest::{Manifest, Proposal, Verdict};
+use super::manifest::{Entry, LakeFile, Manifest, Proposal, Verdict};
 use super::objects::{Objects, Put};
-use super::{FORMAT, LakeError, Layout};
+use super::{FORMAT, LakeError, Layout, Row, parquet};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -114,6 +114,19 @@ impl Manifests {
         Err(self.crowded(day))
     }
 
+    /// Calls `each` with every row of an entry, in the order of cells.
+    ///
+    /// # Errors
+    /// The lake does not answer, a file is not there any more (read the newest manifest again), or it
+    /// is not whole.
+    pub fn rows(&self, entry: &Entry, each: &mut dyn FnMut(Row)) -> Result<(), LakeError> {
+        for LakeFile { path, .. } in &entry.files {
+            let gone = || LakeError::Gone { path: path.clone() };
+            parquet::read(self.objects.get(path)?.ok_or_else(gone)?, path, each)?;
+        }
+        Ok(())
+    }
+
     fn versions(&self, day: &str) -> Result<BTreeSet<u64>, LakeError> {
         let listed = self.objects.list(&self.layout.manifests_folder(day))?;
         Ok(listed.iter().filter_map(|object| version_of(&object.path)).collect())
@@ -146,7 +159,7 @@ impl Manifests {
 
     /// Makes a version, and looks whether it is the newest: `false` where somebody has made this
     /// number before, or a later one.
-    fn make(&self, manifest: &Manifest) -> Result<bool, LakeError> {
+    pub(super) fn make(&self, manifest: &Manifest) -> Result<bool, LakeError> {
         let Manifest { ref day, version, .. } = *manifest;
         let path = self.layout.manifest(day, version);
         let put = self.objects.put_new(&path, Bytes::from(manifest.to_json()))?;

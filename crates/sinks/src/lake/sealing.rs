@@ -182,21 +182,20 @@ impl Sealing {
 
     /// Notes the stretches that lanes have closed since the last look.
     fn note_closed(&mut self, layout: &Layout) -> Result<(), LakeError> {
-        let mut from_ms = i64::MAX;
-        let mut to_ms = 0;
-        for (lane, closed_ms) in (0..).zip(&mut self.closed_ms) {
+        let mut closed = self.closed_ms.clone();
+        for (lane, closed_ms) in (0..).zip(&mut closed) {
             let frontier = self.store.lane_state(lane)?.map_or(0, |state| state.frontier);
             let now_ms = layout.stretch_of(frontier.saturating_mul(layout.longest_ms));
-            if now_ms > *closed_ms {
-                from_ms = from_ms.min(*closed_ms);
-                to_ms = to_ms.max(now_ms);
-                *closed_ms = now_ms;
-            }
+            // Another process may have read it later than this one.
+            *closed_ms = now_ms.max(*closed_ms);
         }
-        if from_ms < to_ms {
+        let moved = self.closed_ms.iter().zip(&closed).filter(|(was, is)| was < is);
+        let (from, to): (Vec<i64>, Vec<i64>) = moved.unzip();
+        if let (Some(from_ms), Some(to_ms)) = (from.into_iter().min(), to.into_iter().max()) {
             let epochs = self.store.epochs_between(from_ms, to_ms)?;
             self.waiting.extend(epochs.into_iter().map(|epoch_ms| layout.stretch_of(epoch_ms)));
         }
+        self.closed_ms = closed;
         Ok(())
     }
 
@@ -223,10 +222,11 @@ impl Sealing {
         let lanes = self.differing(layout, stretch, gaps, true)?;
         let Some((manifest, _)) = self.known.get(&day) else { return Ok(false) };
         let manifest = manifest.clone();
+        let manifests = self.manifests()?;
         let mut proposals = Vec::new();
         for lane in lanes {
             let base = manifest.entry(stretch, lane).cloned();
-            let writing = self.writing(layout, stretch, lane, gaps);
+            let writing = self.writing(&manifests, stretch, lane, gaps);
             let entry = match writing.entry(manifest.version + 1, base.as_ref()) {
                 Ok(entry) => entry,
                 Err(LakeError::Gone { path }) => return self.gone(&day, base.as_ref(), path),
@@ -239,14 +239,14 @@ impl Sealing {
 
     fn writing<'w>(
         &'w self,
-        layout: &'w Layout,
+        manifests: &'w Manifests,
         stretch: i64,
         lane: u32,
         gaps: &'w [Gap],
     ) -> Writing<'w> {
-        let Sealing { store, objects, settings, status, stop, .. } = self;
-        let (store, objects) = (store.as_ref(), objects.as_ref());
-        Writing { store, objects, settings, status, stop, layout, stretch, lane, gaps }
+        let Sealing { store, settings, status, stop, .. } = self;
+        let store = store.as_ref();
+        Writing { store, settings, status, stop, manifests, stretch, lane, gaps }
     }
 
     /// A file of a base is not there: either it was replaced meanwhile, or it was lost.

@@ -3,12 +3,12 @@
 
 use super::layout::FileName;
 use super::manifest::{Entry, LakeFile};
-use super::objects::{Objects, Stop};
-use super::parquet::{self, CellsFile, CellsWriter};
+use super::objects::Stop;
+use super::parquet::{CellsFile, CellsWriter};
 use super::rows::{Fingerprint, Row};
 use super::sealing::SealingSettings;
 use super::status::LakeStatus;
-use super::{LakeError, Layout};
+use super::{LakeError, Manifests};
 use crate::{Gap, Store};
 use marquee_model::{CellCounts, CellKey};
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -28,11 +28,10 @@ pub(super) fn is_complete(gaps: &[Gap], key: &CellKey) -> bool {
 /// One lane's stretch that is being written.
 pub(super) struct Writing<'s> {
     pub(super) store: &'s dyn Store,
-    pub(super) objects: &'s dyn Objects,
     pub(super) settings: &'s SealingSettings,
     pub(super) status: &'s LakeStatus,
     pub(super) stop: &'s Stop,
-    pub(super) layout: &'s Layout,
+    pub(super) manifests: &'s Manifests,
     pub(super) stretch: i64,
     pub(super) lane: u32,
     pub(super) gaps: &'s [Gap],
@@ -41,7 +40,7 @@ pub(super) struct Writing<'s> {
 impl Writing<'_> {
     /// Writes the files, in the union with what a base has, and returns their entry.
     pub(super) fn entry(&self, version: u64, base: Option<&Entry>) -> Result<Entry, LakeError> {
-        let (from_ms, to_ms) = (self.stretch, self.stretch + self.layout.stretch_ms);
+        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
         let mut cells: BTreeMap<CellKey, CellCounts> = BTreeMap::new();
         self.store.counts_between(Some(self.lane), from_ms, to_ms, &mut |_, key, counts| {
             cells.insert(key, counts);
@@ -96,7 +95,7 @@ impl Writing<'_> {
         };
         let mut sets = BTreeMap::new();
         let wants = |key: &CellKey| (first..=last).contains(&key) && !self.stop.is_set();
-        let (from_ms, to_ms) = (self.stretch, self.stretch + self.layout.stretch_ms);
+        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
         self.store.members_between(self.lane, from_ms, to_ms, &wants, &mut |key, of| {
             sets.insert(key, of);
         })?;
@@ -116,23 +115,18 @@ impl Writing<'_> {
         range: (Bound<&CellKey>, Bound<&CellKey>),
         rows: &mut BTreeMap<CellKey, Row>,
     ) -> Result<(), LakeError> {
-        for LakeFile { path, .. } in &base.files {
-            let gone = || LakeError::Gone { path: path.clone() };
-            let bytes = self.objects.get(path)?.ok_or_else(gone)?;
-            parquet::read(bytes, path, &mut |mut row| {
-                if !range.contains(&row.key) {
-                    return;
+        self.manifests.rows(base, &mut |mut row| {
+            if !range.contains(&row.key) {
+                return;
+            }
+            match rows.get_mut(&row.key) {
+                Some(known) => known.unite(row),
+                None => {
+                    row.complete = is_complete(self.gaps, &row.key);
+                    rows.insert(row.key.clone(), row);
                 }
-                match rows.get_mut(&row.key) {
-                    Some(known) => known.unite(row),
-                    None => {
-                        row.complete = is_complete(self.gaps, &row.key);
-                        rows.insert(row.key.clone(), row);
-                    }
-                }
-            })?;
-        }
-        Ok(())
+            }
+        })
     }
 }
 
@@ -158,7 +152,8 @@ impl Output<'_> {
     }
 
     fn put(&mut self, file: CellsFile) -> Result<(), LakeError> {
-        let Writing { store, objects, status, layout, stretch, lane, .. } = *self.writing;
+        let Writing { store, manifests, status, stretch, lane, .. } = *self.writing;
+        let Manifests { objects, layout } = manifests;
         let secret = store.generation().secret;
         let mut hasher = SipHasher13::new_with_key(&secret);
         hasher.write(&file.bytes);
