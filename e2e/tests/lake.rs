@@ -11,8 +11,11 @@ use marquee_e2e::program::{marquee, run};
 use marquee_e2e::service::{Feed, Service, post};
 use marquee_e2e::skip;
 use marquee_services::{S3, S3Options, missing_for_s3};
+use marquee_sinks::embedded::EmbeddedStore;
+use marquee_sinks::lake::{Bucket, LakePlace, LakeStatus, S3Place, Sealing, SealingSettings, Stop};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -311,6 +314,52 @@ fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
     let files = "s3://cells/lake/cells/**/*.parquet";
     cells::assert_same(&polars.cells(files, &options), &expected);
+}
+
+/// Four processes' worth of sealers, each with a client of its own, write one lake of one store at the
+/// same time: of each conditional put the server lets one win.
+#[test]
+fn several_writers_of_one_object_store_make_one_lake() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    if let Some(tool) = missing_for_s3() {
+        return skip::missing_tool(&tool);
+    }
+    let data = Data::generated(5_000, 67);
+    let config = config(&data, "several", "", SLICES);
+    run(&mut data.backfill(&config)).expect_code(0);
+    let store = Arc::new(EmbeddedStore::look(&data.file("several-data/store")).unwrap());
+    let s3 = S3::start(S3Options::default()).unwrap();
+    let folder = s3.bucket("cells").unwrap();
+    let place = LakePlace::S3(S3Place {
+        bucket: "cells".to_owned(),
+        endpoint: s3.url(),
+        region: S3::REGION.to_owned(),
+        allow_http: true,
+        access_key_id: S3::ACCESS_KEY.to_owned(),
+        secret_access_key: S3::SECRET_KEY.to_owned(),
+        ..S3Place::default()
+    });
+    let seal = || {
+        let (stop, status) = (Stop::default(), Arc::new(LakeStatus::default()));
+        let bucket = Arc::new(Bucket::open(&place, stop.clone()).unwrap());
+        let settings = SealingSettings::default();
+        let mut sealing = Sealing::new(store.clone(), bucket, settings, status.clone(), stop);
+        while status.numbers().looks == 0 || !sealing.is_done() {
+            sealing.tick(1_479_700_000_000).unwrap();
+        }
+        status.numbers()
+    };
+    let numbers = std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(seal));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    // Some had sealed the same stretch when they met: the same content, and the same name.
+    let sealed: u64 = numbers.iter().map(|numbers| numbers.sealed).sum();
+    let all = "select sum(len(entries)) from read_json(getvariable('manifests'))";
+    let listed = duckdb.rows(&[&lake::by_manifests(&folder), all])[0][0].as_u64().unwrap();
+    assert!(sealed > listed, "nobody met anybody: {numbers:?}");
+    let expected = expected(&data, &config);
+    cells::assert_same(&lake::cells(&duckdb, &lake::by_manifests(&folder)), &expected);
 }
 
 #[test]
