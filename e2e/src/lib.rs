@@ -3,8 +3,8 @@
 //! This crate is what the tests in `tests/` share, in the order in which they need it: [`skip`] says
 //! that a test cannot run here, [`program`] runs the binary, [`data`] makes its input, [`cells`]
 //! reads and compares its output, [`duckdb`] counts the same by SQL, [`service`] is a running
-//! `marquee run`, [`kafka`] a real broker with a stock client, [`cassandra`] a
-//! real node with another, [`members`] takes the sets themselves
+//! `marquee run`, [`kafka`] a real broker with a stock client, [`cassandra`] a real node with another,
+//! [`lake`] reads what was written into the lake, [`members`] takes the sets themselves
 //! out of a store. It knows the program from outside only: its command line, its files, its HTTP and
 //! docs/semantics.md; but for the members, which no command shows yet.
 
@@ -13,6 +13,7 @@ pub mod cells;
 pub mod data;
 pub mod duckdb;
 pub mod kafka;
+pub mod lake;
 pub mod members;
 pub mod program;
 pub mod service;

@@ -8,9 +8,11 @@ use crate::store::{self, OpenStore};
 use crate::wiring;
 use marquee_runtime::SystemClock;
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
+use marquee_runtime::sealer::{Sealer, SealerSettings};
 use marquee_runtime::{open_files, pages};
 use marquee_server::Parts;
 use marquee_sinks::embedded::OWNER_FILE;
+use marquee_sinks::lake::SealingSettings;
 use marquee_sinks::snapshots::SnapshotFolder;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub struct Service {
     store: OpenStore,
     /// What the process keeps for itself.
     folder: PathBuf,
+    /// `None` where there is no lake.
+    sealer: Option<Sealer>,
 }
 
 /// Why a service stops.
@@ -86,6 +90,7 @@ impl Service {
         let address = listener.local_addr().map_err(Failure::failed)?;
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
+        let sealer = start_sealer(config, &store, &stop)?;
         let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
         let fail = fail(&stop);
         let repairs =
@@ -95,6 +100,7 @@ impl Service {
             log: log.appender(),
             store: store.readers.clone(),
             status: lanes.status().clone(),
+            lake: sealer.as_ref().map(|sealer| sealer.status().clone()),
             max_body_bytes: config.collector.max_body_bytes,
             clock: wiring::now_ms,
         };
@@ -102,7 +108,7 @@ impl Service {
         let server = runtime.spawn(server);
         let folder = config.store.path.clone();
         write_owner(&folder, address)?;
-        Ok(Service { address, lanes, repairs, runtime, server, stop, store, folder })
+        Ok(Service { address, lanes, repairs, runtime, server, stop, store, folder, sealer })
     }
 
     /// Where it listens.
@@ -141,6 +147,9 @@ impl Service {
         let served = self.runtime.block_on(self.server);
         if let Some(repairs) = self.repairs {
             repairs.stop();
+        }
+        if let Some(sealer) = self.sealer {
+            sealer.stop();
         }
         let _ = std::fs::remove_file(self.folder.join(OWNER_FILE));
         self.store.give_up_after(LAST_PATIENCE);
@@ -207,6 +216,34 @@ fn fail(stop: &Arc<watch::Sender<Option<Stop>>>) -> impl Fn(&str) + Send + Sync 
     move |reason: &str| {
         stop.send_replace(Some(Stop::Failed(reason.to_owned())));
     }
+}
+
+/// Brings closed epochs into the lake, where there is one.
+fn start_sealer(
+    config: &Config,
+    store: &OpenStore,
+    stop: &Arc<watch::Sender<Option<Stop>>>,
+) -> Result<Option<Sealer>, Failure> {
+    let Some(settings) = sealer_settings(config) else { return Ok(None) };
+    let sealer = Sealer::start(settings, store.readers.clone(), fail(stop));
+    Ok(Some(sealer.map_err(Failure::failed)?))
+}
+
+/// How the lake is written; `None` where there is none.
+pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
+    let lake = &config.lake;
+    Some(SealerSettings {
+        place: lake.place.clone()?,
+        sealing: SealingSettings {
+            file_bytes: lake.file_bytes as usize,
+            span_ms: lake.file_span_ms,
+            memory_bytes: wiring::sealer_bytes(config),
+            ..SealingSettings::default()
+        },
+        letters: lake.letters.then(|| config.store.path.clone()),
+        interval: Duration::from_millis(lake.interval_ms as u64),
+        now_ms: wiring::now_ms,
+    })
 }
 
 /// Beside the store whose counts they go with.

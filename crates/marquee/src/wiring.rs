@@ -56,7 +56,17 @@ pub fn state_bytes(config: &Config) -> u64 {
         LogKind::Kafka => config.log.fetch_memory_bytes,
     };
     let memory = config.runtime.memory_bytes;
-    memory.saturating_sub(REST + fetched).max(memory / 4)
+    // The sealer has one file in memory, and the members that go into it.
+    let lake = match config.lake.place {
+        Some(_) => config.lake.file_bytes + sealer_bytes(config),
+        None => 0,
+    };
+    memory.saturating_sub(REST + fetched + lake).max(memory / 4)
+}
+
+/// How much of `[runtime] memory` the members may take that are on their way into the lake, bytes.
+pub fn sealer_bytes(config: &Config) -> u64 {
+    (config.runtime.memory_bytes / 16).clamp(4 << 20, 256 << 20)
 }
 
 /// After how many events of a lane a batch ends: as many as configured, and fewer where they could

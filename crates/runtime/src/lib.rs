@@ -1,5 +1,6 @@
-//! Drives the pure pipeline: [`backfill`] over files that end, [`lanes`] over a log that does not;
-//! and [`verify`] compares what either has left in a store with the input, counted once more.
+//! Drives the pure pipeline: [`backfill`] over files that end, [`lanes`] over a log that does not.
+//! [`sealer`] brings what they have closed into the lake, and [`verify`] compares what either has left
+//! in a store with the input, counted once more.
 //!
 //! Here, and not in the pipeline, are threads, clocks and errors of the outside world.
 
@@ -10,6 +11,7 @@ mod clock;
 pub mod open_files;
 pub mod pages;
 mod plan;
+pub mod sealer;
 pub mod status;
 pub mod verify;
 

@@ -6,6 +6,7 @@ use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::Store;
+use marquee_sinks::lake::LakeStatus;
 use marquee_sources::Appender;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -25,6 +26,7 @@ pub(crate) struct App {
     pub(crate) log: Arc<dyn Appender>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) status: Arc<StatusBoard>,
+    pub(crate) lake: Option<Arc<LakeStatus>>,
     pub(crate) max_body_bytes: usize,
     pub(crate) clock: fn() -> i64,
     pub(crate) metrics: CollectorMetrics,
@@ -53,6 +55,7 @@ impl App {
             log: parts.log,
             store: parts.store,
             status: parts.status,
+            lake: parts.lake,
             max_body_bytes,
             clock: parts.clock,
             metrics: CollectorMetrics::default(),

@@ -43,6 +43,7 @@ use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
 use marquee_sinks::Store;
+use marquee_sinks::lake::LakeStatus;
 use marquee_sources::Appender;
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What the lanes say of themselves.
     pub status: Arc<StatusBoard>,
+    /// What the sealer of the lake says of itself; `None` where there is no lake.
+    pub lake: Option<Arc<LakeStatus>>,
     /// The largest body of a request to the collector.
     pub max_body_bytes: u64,
     /// Now, in milliseconds since 1970 UTC: the record time of what is accepted.

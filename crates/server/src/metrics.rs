@@ -5,6 +5,7 @@
 //! inflate them; work done again is `marquee_replayed_records_total`.
 
 mod format;
+mod lake;
 
 use crate::app::App;
 use axum::extract::State;
@@ -76,6 +77,9 @@ fn registry(app: &App) -> Registry {
     work(&mut registry, &lanes);
     repair(&mut registry, app);
     collector(&mut registry, app);
+    if let Some(lake) = &app.lake {
+        lake::register(&mut registry, &lake.numbers());
+    }
     registry
 }
 

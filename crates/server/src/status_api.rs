@@ -9,6 +9,7 @@ use axum::extract::State;
 use marquee_model::Kind;
 use marquee_pipeline::lane::Counters;
 use marquee_runtime::status::LaneStatus;
+use marquee_sinks::lake::LakeNumbers;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -43,11 +44,34 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
             "duplicates": sum(|counters| counters.duplicates),
         },
         "lanes": lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "lake": app.lake.as_ref().map(|lake| lake_json(&lake.numbers())),
         "first": {
             "impressions": example(Kind::Impression),
             "plays": example(Kind::Play),
         },
     }))
+}
+
+fn lake_json(lake: &LakeNumbers) -> Value {
+    json!({
+        "place": lake.place,
+        "words": lake.words(),
+        "waiting": lake.waiting,
+        "waiting_from_ms": lake.waiting_from_ms,
+        "looks": lake.looks,
+        "sealed": lake.sealed,
+        "rewritten": lake.rewritten,
+        "files": lake.files,
+        "bytes": lake.bytes,
+        "letter_files": lake.letter_files,
+        "letter_bytes": lake.letter_bytes,
+        "failures": lake.failures,
+        "trouble": lake.trouble.as_ref().map(|trouble| json!({
+            "since_ms": trouble.since_ms,
+            "tries": trouble.tries,
+            "error": trouble.error,
+        })),
+    })
 }
 
 fn lane_json(lane: &LaneStatus) -> Value {

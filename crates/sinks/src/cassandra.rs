@@ -290,7 +290,11 @@ impl Sink for CassandraStore {
         lane: u32,
         from_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        self.read_counts_of_lane(lane, from_ms, None)
+        let mut cells = BTreeMap::new();
+        self.read_counts(Some(lane), (from_ms, None), &mut |_, cell, counts| {
+            cells.insert(cell, counts);
+        })?;
+        Ok(cells)
     }
 
     fn members_of_lane(
@@ -299,7 +303,7 @@ impl Sink for CassandraStore {
         from_ms: i64,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.read_members_of_lane(lane, from_ms, each)
+        self.read_members(lane, (from_ms, None), each)
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
@@ -352,13 +356,33 @@ impl Store for CassandraStore {
         repairs.iter().map(read).collect()
     }
 
-    fn counts_in(
+    fn epochs_between(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
+        self.read_epochs(from_ms, to_ms)
+    }
+
+    fn counts_between(
+        &self,
+        lane: Option<u32>,
+        from_ms: i64,
+        to_ms: i64,
+        each: &mut dyn FnMut(u32, CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        self.read_counts(lane, (from_ms, Some(to_ms)), each)
+    }
+
+    fn members_between(
         &self,
         lane: u32,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        self.read_counts_of_lane(lane, from_ms, Some(to_ms))
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.read_members(lane, (from_ms, Some(to_ms)), &mut |key, sets| {
+            if wants(&key) {
+                each(key, sets);
+            }
+        })
     }
 
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError> {

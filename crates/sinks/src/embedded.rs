@@ -295,7 +295,7 @@ impl Sink for EmbeddedStore {
         from_ms: i64,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.each_row_of_members(from_ms, |row, members| {
+        self.each_row_of_members(from_ms, i64::MAX, |row, members| {
             if row.lane == lane {
                 let tell = |(video, sets): (String, _)| each(row.cell(&video), sets);
                 members()?.into_iter().for_each(tell);
@@ -326,15 +326,6 @@ impl Store for EmbeddedStore {
         self.all_of(&self.gaps, "a gap")
     }
 
-    fn counts_in(
-        &self,
-        lane: u32,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        self.stored_counts(lane, from_ms, to_ms)
-    }
-
     fn add_repairs(&self, repairs: &[Repair]) -> Result<(), SinkError> {
         self.add_to(&self.repairs, repairs)
     }
@@ -345,6 +336,42 @@ impl Store for EmbeddedStore {
 
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError> {
         self.stored_members(lane, cells)
+    }
+
+    fn epochs_between(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
+        self.stored_epochs(from_ms, to_ms)
+    }
+
+    fn counts_between(
+        &self,
+        lane: Option<u32>,
+        from_ms: i64,
+        to_ms: i64,
+        each: &mut dyn FnMut(u32, CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        self.stored_counts(lane, from_ms, to_ms, each)
+    }
+
+    fn members_between(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.each_row_of_members(from_ms, to_ms, |row, members| {
+            if row.lane != lane {
+                return Ok(());
+            }
+            for (video, sets) in members()? {
+                let key = row.cell(&video);
+                if wants(&key) {
+                    each(key, sets);
+                }
+            }
+            Ok(())
+        })
     }
 
     fn write_closed(

@@ -59,6 +59,16 @@ pub enum LetterKind {
     Dead,
 }
 
+impl LetterKind {
+    /// Name of the folder of such outputs.
+    pub fn folder(self) -> &'static str {
+        match self {
+            LetterKind::Late => "late",
+            LetterKind::Dead => "dead",
+        }
+    }
+}
+
 /// The length of an output whose end nobody has committed here: nothing is cut off but a last line
 /// that a crash has torn.
 pub const ALL_OF_IT: u64 = u64::MAX;
@@ -120,11 +130,7 @@ impl Letterbox for LetterFolder {
         lane: u32,
         committed: u64,
     ) -> Result<Box<dyn LetterOutput>, SinkError> {
-        let kind = match kind {
-            LetterKind::Late => "late",
-            LetterKind::Dead => "dead",
-        };
-        let path = self.folder.join(kind).join(format!("lane-{lane}.ndjson"));
+        let path = self.folder.join(kind.folder()).join(format!("lane-{lane}.ndjson"));
         Ok(Box::new(LetterFile::open(&path, committed)?))
     }
 }

@@ -10,6 +10,7 @@ pub mod cells;
 pub mod embedded;
 mod gaps;
 mod generation;
+pub mod lake;
 mod layout;
 pub mod letters;
 pub mod snapshots;
@@ -93,18 +94,6 @@ pub trait Store: Sink {
     /// What it holds of some cells of a lane: both sets of each that has any member.
     fn members_of_cells(&self, lane: u32, cells: &[&CellKey]) -> Result<Members, SinkError>;
 
-    /// Counts of one lane in epochs that start at or after a time and before another one.
-    fn counts_in(
-        &self,
-        lane: u32,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        let mut counts = self.counts_of_lane(lane, from_ms)?;
-        counts.retain(|cell, _| cell.epoch_start_ms < to_ms);
-        Ok(counts)
-    }
-
     /// Adds members to closed epochs of a lane, by union. Durable on return. `name` tells this
     /// write from every other one of the lane that is no repetition of it. With a `state` the lane
     /// goes on from there; without one its state stays as it is, so that this may be done while an
@@ -122,6 +111,55 @@ pub trait Store: Sink {
 
     /// All repairs, in no order that means anything.
     fn repairs(&self) -> Result<Vec<Repair>, SinkError>;
+
+    /// Starts of the longest epochs, from a time on and before another, in which any lane has a cell.
+    fn epochs_between(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
+        let longest_ms = self.generation().epochs_ms()[0];
+        let (from_ms, to_ms) = (Some(from_ms), Some(to_ms));
+        let query = CellQuery { from_ms, to_ms, ..CellQuery::default() };
+        let mut epochs = BTreeSet::new();
+        self.cells(&query, &mut |key, _| {
+            epochs.insert(key.epoch_start_ms - key.epoch_start_ms.rem_euclid(longest_ms));
+        })?;
+        Ok(epochs)
+    }
+
+    /// Calls `each` with the lane, the cell and the counts of every cell, of one lane or of all, in
+    /// the epochs that start from a time on and before another.
+    fn counts_between(
+        &self,
+        lane: Option<u32>,
+        from_ms: i64,
+        to_ms: i64,
+        each: &mut dyn FnMut(u32, CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        let lanes = lane.map_or(0..self.generation().lanes, |lane| lane..lane + 1);
+        for lane in lanes {
+            for (key, counts) in self.counts_of_lane(lane, from_ms)? {
+                if key.epoch_start_ms < to_ms {
+                    each(lane, key, counts);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` once with each cell of one lane that is wanted, in the epochs that start from a
+    /// time on and before another, and both its sets, as far as members are kept.
+    fn members_between(
+        &self,
+        lane: u32,
+        from_ms: i64,
+        to_ms: i64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.members_of_lane(lane, from_ms, &mut |key, sets| {
+            if key.epoch_start_ms < to_ms && wants(&key) {
+                each(key, sets);
+            }
+        })
+    }
 
     /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed
     /// when every lane has closed it.

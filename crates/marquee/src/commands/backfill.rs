@@ -6,6 +6,7 @@ use crate::{log, service, store, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
+use marquee_runtime::sealer::seal_now;
 use marquee_runtime::{open_files, pages};
 use marquee_sinks::cells;
 use std::path::{Path, PathBuf};
@@ -133,7 +134,14 @@ impl Arguments {
         }
         let store = store::open_to_add(config, plan)?;
         let [run, _] = wiring::random_words();
-        write_into(&*store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)
+        write_into(&*store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)?;
+        let Some(settings) = service::sealer_settings(config) else { return Ok(()) };
+        let sealed = seal_now(&settings, store).map_err(|error| {
+            let later = "the store has everything; `marquee run`, or this again, fills the lake";
+            Failure::Failed(format!("{error}; {later}"))
+        })?;
+        eprintln!("{} files, {} bytes into the lake", sealed.files, sealed.bytes);
+        Ok(())
     }
 }
 

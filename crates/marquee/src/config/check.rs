@@ -2,7 +2,7 @@
 
 use super::value::identifiers;
 use super::walk::shown;
-use super::{Config, EpochOfPlay, Fault, LogKind};
+use super::{Config, EpochOfPlay, Fault, LakePlace, LogKind};
 use marquee_model::format_duration_ms;
 
 /// An event counts in at most this many cells.
@@ -11,8 +11,16 @@ const MAX_FAN_OUT: usize = 64;
 /// Faults between the keys of a configuration. `earlier` are those of single keys: a key that has
 /// one is not judged again, in neither stream, or one mistake would be reported twice.
 pub(super) fn faults(config: &Config, earlier: &[Fault]) -> Vec<Fault> {
-    let checks =
-        [shared_topic, undeclared_slices, fan_out, other_types, retention, folders, log_names];
+    let checks = [
+        shared_topic,
+        undeclared_slices,
+        fan_out,
+        other_types,
+        retention,
+        folders,
+        log_names,
+        lake,
+    ];
     let mut faults: Vec<Fault> = checks.into_iter().flat_map(|check| check(config)).collect();
     let in_section = |fault: &Fault| match fault.key.split_once('.') {
         Some((_, key)) => key.to_owned(),
@@ -126,6 +134,36 @@ fn folders(config: &Config) -> Vec<Fault> {
     }
     let found = "the folder of the log";
     vec![config.fault("store.path", found, "a folder of its own", "\"data/store\"")]
+}
+
+/// A bucket is asked without TLS only where that was said, and with a whole key or with none.
+fn lake(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    match &config.lake.place {
+        Some(LakePlace::S3(s3)) => {
+            if s3.endpoint.starts_with("http://") && !s3.allow_http {
+                let expected = "https://, or allow_http = true";
+                faults.push(config.fault("lake.endpoint", &shown(&s3.endpoint), expected, ""));
+            }
+            if s3.access_key_id.is_empty() != s3.secret_access_key.is_empty() {
+                let found = "a key without its other half";
+                let expected = "access_key_id and secret_access_key, or neither";
+                let hint = "without them AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are used";
+                let fault = config.fault("lake.access_key_id", found, expected, "");
+                faults.push(fault.with_hint(hint));
+            }
+        }
+        Some(LakePlace::Folder(folder)) => {
+            let others = [("store", &config.store.path), ("log", &config.log.path)];
+            if let Some((name, _)) = others.into_iter().find(|(_, other)| *other == folder) {
+                let found = format!("the folder of the {name}");
+                let expected = "a folder of its own";
+                faults.push(config.fault("lake.url", &found, expected, "\"file:data/lake\""));
+            }
+        }
+        None => {}
+    }
+    faults
 }
 
 /// Topics of the embedded log are folders beside the log's own files.

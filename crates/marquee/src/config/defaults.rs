@@ -5,8 +5,8 @@
 use super::value::Properties;
 use super::{
     Aggregate, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay, Expression, Http,
-    Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Repair, Runtime, Snapshots,
-    Store, StoreKind, Stream, TimeUnit, Transform,
+    Idle, Join, JoinedImpressions, Lake, Log, LogKind, Match, Partitioner, Repair, Runtime,
+    Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -102,6 +102,18 @@ impl Default for Cassandra {
             username: String::new(),
             password: Default::default(),
             tls: None,
+        }
+    }
+}
+
+impl Default for Lake {
+    fn default() -> Self {
+        Lake {
+            place: None,
+            file_span_ms: 30 * MINUTE_MS,
+            file_bytes: 64 << 20,
+            letters: true,
+            interval_ms: 5000,
         }
     }
 }

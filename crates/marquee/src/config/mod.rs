@@ -37,8 +37,9 @@ mod tests;
 pub use fault::Fault;
 pub use sections::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay,
-    Expression, Http, Idle, Join, JoinedImpressions, Log, LogKind, Match, Partitioner, Repair,
-    Runtime, Secret, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
+    Expression, Http, Idle, Join, JoinedImpressions, Lake, LakePlace, Log, LogKind, Match,
+    Partitioner, Repair, Runtime, S3Place, Secret, Snapshots, Store, StoreKind, Stream, TimeUnit,
+    Transform,
 };
 pub use value::{Properties, is_broker_list};
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub aggregate: Aggregate,
     /// Where counts and members are kept.
     pub store: Store,
+    /// Where closed epochs go as Parquet files.
+    pub lake: Lake,
     /// How long a restart takes.
     pub snapshots: Snapshots,
     /// Whether late members are added to closed epochs, and how often.
@@ -96,6 +99,7 @@ impl Default for Config {
             transform: Transform::default(),
             aggregate: Aggregate::default(),
             store: Store::default(),
+            lake: Lake::default(),
             snapshots: Snapshots::default(),
             repair: Repair::default(),
             runtime: Runtime::default(),

@@ -2,6 +2,8 @@
 //!
 //! What one key can say about itself is checked here; what takes two keys is in `check.rs`.
 
+mod lake;
+
 use super::defaults::names;
 use super::value::{
     BUILT_IN, Properties, is_broker_list, is_identifier, is_keyspace, is_topic, parse_path,
@@ -31,6 +33,7 @@ pub(super) fn config(root: &Section<'_>, base_dir: &Path, file: &str) -> Config 
         transform: root.section("transform", transform),
         aggregate: root.section("aggregate", aggregate),
         store: root.section("store", |section| store(section, base_dir)),
+        lake: root.section("lake", |section| lake::section(section, base_dir)),
         snapshots: root.section("snapshots", snapshots),
         repair: root.section("repair", repair),
         runtime: root.section("runtime", runtime),

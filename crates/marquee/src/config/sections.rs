@@ -7,6 +7,7 @@
 
 use super::value::Properties;
 pub use marquee_model::Partitioner;
+pub use marquee_sinks::lake::{LakePlace, S3Place};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -303,6 +304,21 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "(not shown)" })
     }
+}
+
+/// `[lake]`: where closed epochs go as Parquet files. Nothing here changes a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lake {
+    /// Where it is; `None`: there is none.
+    pub place: Option<LakePlace>,
+    /// A file holds the epochs of so much time, at least one, milliseconds.
+    pub file_span_ms: i64,
+    /// A file is ended when it has so many bytes.
+    pub file_bytes: u64,
+    /// Whether late and dead letters are copied there, too.
+    pub letters: bool,
+    /// How often it is looked what has closed, milliseconds.
+    pub interval_ms: i64,
 }
 
 /// `[snapshots]`: how long a restart takes. Nothing here changes a count.

@@ -144,6 +144,7 @@ impl Config {
         let folder = store.path.display();
         if store.kind == StoreKind::Embedded {
             let mut lines = vec![format!("{what} in {folder}, kept {kept}")];
+            lines.extend(self.lake());
             lines.extend(self.repairs());
             return lines;
         }
@@ -155,8 +156,19 @@ impl Config {
             format!("  at {nodes} with {consistency}{tls}"),
             format!("  letters, snapshots and state on disk in {folder}"),
         ];
+        lines.extend(self.lake());
         lines.extend(self.repairs());
         lines
+    }
+
+    fn lake(&self) -> Option<String> {
+        let place = self.lake.place.as_ref()?;
+        let span_ms = self.lake.file_span_ms.max(self.aggregate.longest_ms());
+        Some(format!(
+            "closed epochs as Parquet in the lake {place}, files of {} or {}",
+            format_duration_ms(span_ms),
+            format_size(self.lake.file_bytes)
+        ))
     }
 
     fn repairs(&self) -> Option<String> {

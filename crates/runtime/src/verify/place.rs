@@ -52,7 +52,11 @@ impl Place for StorePlace<'_> {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        self.store.counts_in(lane, from_ms, to_ms)
+        let mut counts = BTreeMap::new();
+        self.store.counts_between(Some(lane), from_ms, to_ms, &mut |_, cell, of_cell| {
+            counts.insert(cell, of_cell);
+        })?;
+        Ok(counts)
     }
 
     fn members(&self, lane: u32, cells: &[&CellKey]) -> Result<Option<Members>, SinkError> {

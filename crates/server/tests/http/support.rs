@@ -132,6 +132,7 @@ impl Setup {
             log: Arc::new(log.clone()),
             store: Arc::new(store.clone()),
             status: Arc::clone(&status),
+            lake: None,
             max_body_bytes: self.max_body_bytes,
             clock: || NOW_MS,
         };

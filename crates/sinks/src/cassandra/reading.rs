@@ -96,34 +96,43 @@ impl CassandraStore {
         Ok(())
     }
 
-    /// See [`crate::Sink::counts_of_lane`].
-    pub(super) fn read_counts_of_lane(
-        &self,
-        lane: u32,
-        from_ms: i64,
-        to_ms: Option<i64>,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        let query = CellQuery { from_ms: Some(from_ms), to_ms, ..CellQuery::default() };
-        let mut cells = BTreeMap::new();
-        for partitions in self.partitions(&query)?.chunks(TOGETHER) {
-            let rows = self.counts(partitions, Select::Lane(lane))?;
-            for (at, rows) in partitions.iter().zip(rows) {
-                tell_sums(at, &rows, &mut |key, counts| {
-                    cells.insert(key, counts);
-                });
-            }
-        }
-        Ok(cells)
+    /// Starts of the longest epochs that have cells. Every event counts in all lengths, so the longest
+    /// shows all.
+    pub(super) fn read_epochs(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
+        let longest_ms = self.shared.generation.epochs_ms()[0];
+        let (from_ms, to_ms) = (Some(from_ms), Some(to_ms));
+        let slices = self.slices(&CellQuery { from_ms, to_ms, ..CellQuery::default() })?;
+        let of_longest = slices.into_iter().filter(|slice| slice.epoch_ms == longest_ms);
+        Ok(of_longest.map(|slice| slice.epoch_start_ms).collect())
     }
 
-    /// See [`crate::Sink::members_of_lane`].
-    pub(super) fn read_members_of_lane(
+    /// The counts of one lane, or of each one, in epochs that start within a time.
+    pub(super) fn read_counts(
+        &self,
+        lane: Option<u32>,
+        (from_ms, to_ms): (i64, Option<i64>),
+        each: &mut dyn FnMut(u32, CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        let query = CellQuery { from_ms: Some(from_ms), to_ms, ..CellQuery::default() };
+        for partitions in self.partitions(&query)?.chunks(TOGETHER) {
+            let rows = self.counts(partitions, lane.map_or(Select::All, Select::Lane))?;
+            for (at, rows) in partitions.iter().zip(rows) {
+                for CountRow { video, lane, impressions, plays } in rows {
+                    each(lane, key_of(at, &video), CellCounts { impressions, plays });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Both sets of each cell of one lane, in epochs that start within a time.
+    pub(super) fn read_members(
         &self,
         lane: u32,
-        from_ms: i64,
+        (from_ms, to_ms): (i64, Option<i64>),
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        let query = CellQuery { from_ms: Some(from_ms), ..CellQuery::default() };
+        let query = CellQuery { from_ms: Some(from_ms), to_ms, ..CellQuery::default() };
         for slice in self.slices(&query)? {
             for (at, parts) in self.parts_of(lane, slice)? {
                 for (video, sets) in self.sets(lane, &at, &parts)? {

@@ -93,34 +93,6 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// See [`crate::Store::counts_in`].
-    pub(super) fn stored_counts(
-        &self,
-        lane: u32,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
-        let mut cells = BTreeMap::new();
-        for &epoch_ms in self.generation.epochs_ms() {
-            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
-            if from_ms >= to_ms {
-                continue;
-            }
-            for item in self.counts.range(start(from_ms)..start(to_ms)) {
-                let (key, bytes) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
-                let row = self.row_key(&key)?;
-                if row.lane != lane {
-                    continue;
-                }
-                rows::read_counts(&bytes, |video, counts| {
-                    cells.insert(row.cell(video), counts);
-                })
-                .map_err(|e| self.unreadable("a row of counts", &e))?;
-            }
-        }
-        Ok(cells)
-    }
-
     /// See [`crate::Store::members_of_cells`].
     pub(super) fn stored_members(
         &self,
@@ -155,7 +127,7 @@ impl EmbeddedStore {
         &self,
         mut each: impl FnMut(&CellKey, u32, Side, &Id),
     ) -> Result<(), SinkError> {
-        self.each_row_of_members(0, |row, members| {
+        self.each_row_of_members(0, i64::MAX, |row, members| {
             for (video, sets) in members()? {
                 let cell = row.cell(&video);
                 for (side, ids) in Side::BOTH.into_iter().zip(&sets) {
@@ -166,11 +138,12 @@ impl EmbeddedStore {
         })
     }
 
-    /// Calls `each` with every row of epochs that start at or after a time, and with what reads its
-    /// members, by video; from one consistent snapshot. One row is in memory at a time.
+    /// Calls `each` with every row of epochs that start from a time on and before another, and with
+    /// what reads its members, by video; from one consistent snapshot. One row is in memory at a time.
     pub(super) fn each_row_of_members(
         &self,
         from_ms: i64,
+        to_ms: i64,
         mut each: impl FnMut(
             &RowKey<'_>,
             &dyn Fn() -> Result<BTreeMap<String, [BTreeSet<Id>; 2]>, SinkError>,
@@ -178,9 +151,11 @@ impl EmbeddedStore {
     ) -> Result<(), SinkError> {
         let snapshot = self.db.snapshot();
         for &epoch_ms in self.generation.epochs_ms() {
-            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms);
-            let (mut from, to) = (start(from_ms.max(0)), start(i64::MAX));
-            while let Some(first) = snapshot.range(&self.members, from..to.clone()).next() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
+            let (mut from, to) = (start(from_ms), start(to_ms));
+            while from < to
+                && let Some(first) = snapshot.range(&self.members, from..to.clone()).next()
+            {
                 let key = first.key().map_err(|e| failed(&self.path, &e))?;
                 let row = RowKey::read_members(&key)
                     .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
@@ -207,6 +182,58 @@ impl EmbeddedStore {
             layout::read_members(&bytes, each).map_err(|e| self.unreadable("a chunk", &e))?;
         }
         Ok(members)
+    }
+
+    /// See [`crate::Store::epochs_between`]: goes from epoch to epoch, past the cells of each. Every
+    /// event counts in all lengths, so the longest shows all.
+    pub(super) fn stored_epochs(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<BTreeSet<i64>, SinkError> {
+        let snapshot = self.db.snapshot();
+        let longest_ms = self.generation.epochs_ms()[0];
+        let start = |time_ms: i64| keys::epoch_start(longest_ms, time_ms.max(0));
+        let (mut from, to) = (start(from_ms), start(to_ms));
+        let mut epochs = BTreeSet::new();
+        while from < to
+            && let Some(first) = snapshot.range(&self.counts, from..to.clone()).next()
+        {
+            let key = first.key().map_err(|e| failed(&self.path, &e))?;
+            let epoch_start_ms = self.row_key(&key)?.epoch_start_ms;
+            epochs.insert(epoch_start_ms);
+            from = start(epoch_start_ms + 1);
+        }
+        Ok(epochs)
+    }
+
+    /// See [`crate::Store::counts_between`]. Rows of other lanes are passed over unread.
+    pub(super) fn stored_counts(
+        &self,
+        lane: Option<u32>,
+        from_ms: i64,
+        to_ms: i64,
+        each: &mut dyn FnMut(u32, CellKey, CellCounts),
+    ) -> Result<(), SinkError> {
+        let snapshot = self.db.snapshot();
+        for &epoch_ms in self.generation.epochs_ms() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
+            let (from, to) = (start(from_ms), start(to_ms));
+            if from >= to {
+                continue;
+            }
+            for item in snapshot.range(&self.counts, from..to) {
+                let (key, bytes) = item.into_inner().map_err(|e| failed(&self.path, &e))?;
+                let row = self.row_key(&key)?;
+                if lane.is_some_and(|lane| lane != row.lane) {
+                    continue;
+                }
+                let tell = |video: &str, counts| each(row.lane, row.cell(video), counts);
+                rows::read_counts(&bytes, tell)
+                    .map_err(|e| self.unreadable("a row of counts", &e))?;
+            }
+        }
+        Ok(())
     }
 
     /// All elements of a set whose elements are keys.

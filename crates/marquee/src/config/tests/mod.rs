@@ -268,6 +268,16 @@ serves  http://127.0.0.1:8080, events in bodies of up to 4MiB
 }
 
 #[test]
+fn the_summary_names_the_lake_and_no_secret() {
+    let keys = "access_key_id = 'me', secret_access_key = 'hunter2'";
+    let config = good(&format!("lake = {{ url = 's3://cells/a', {keys} }}"));
+    let line = "closed epochs as Parquet in the lake s3://cells/a, files of 30m or 64MiB";
+    assert!(config.summary().contains(line), "{}", config.summary());
+    let shown = format!("{config:?}");
+    assert!(shown.contains("cells") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
 fn a_large_summary_is_one_screen_too() {
     let long = "device == 'a' || ".repeat(20);
     let config = good(&format!(

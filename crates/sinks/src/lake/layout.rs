@@ -1,0 +1,129 @@
+//! Names in the lake: which folder and which file something is in. Pure; nothing is looked up.
+//!
+//! ```text
+//! lake-<generation>.json
+//! cells/generation=<id>/day=2016-11-21/lane=3/20161121T003000Z-<hash>-v7-p0.parquet
+//! manifests/generation=<id>/day=2016-11-21/00000000000000000007.json
+//! ```
+//!
+//! The names of folders are those of Hive, which DuckDB, Polars, Spark and Trino read as columns.
+//! A day is that in which a stretch begins. A file's name ends with the version of the manifest that
+//! it was made for: a name that was given up is never used again.
+
+use marquee_model::format_time_ms;
+
+/// What decides names, for all who write a generation into one lake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Id of the generation.
+    pub generation: String,
+    /// Its number of lanes.
+    pub lanes: u32,
+    /// Length of its longest epoch.
+    pub longest_ms: i64,
+    /// Length of a stretch: one longest epoch, or some.
+    pub stretch_ms: i64,
+}
+
+impl Layout {
+    /// The layout of a generation whose files shall each hold epochs of so much time, about.
+    pub fn new(generation: &str, lanes: u32, longest_ms: i64, span_ms: i64) -> Self {
+        let stretch_ms = longest_ms * (span_ms / longest_ms).max(1);
+        Layout { generation: generation.to_owned(), lanes, longest_ms, stretch_ms }
+    }
+
+    /// The start of the stretch that a time is in.
+    pub fn stretch_of(&self, time_ms: i64) -> i64 {
+        time_ms - time_ms.rem_euclid(self.stretch_ms)
+    }
+
+    /// What has been agreed on for the generation.
+    pub(super) fn agreement(&self) -> String {
+        format!("lake-{}.json", self.generation)
+    }
+
+    /// Where the cells of a day are.
+    pub fn cells_folder(&self, day: &str) -> String {
+        format!("cells/generation={}/day={day}", self.generation)
+    }
+
+    /// Where the manifests of a day are.
+    pub fn manifests_folder(&self, day: &str) -> String {
+        format!("manifests/generation={}/day={day}", self.generation)
+    }
+
+    pub(super) fn manifest(&self, day: &str, version: u64) -> String {
+        format!("{}/{version:020}.json", self.manifests_folder(day))
+    }
+
+    pub(super) fn file(&self, name: &FileName<'_>) -> String {
+        let FileName { stretch, lane, hash, version, part } = name;
+        let time: String =
+            format_time_ms(*stretch).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+        let folder = self.cells_folder(&day_of(*stretch));
+        format!("{folder}/lane={lane}/{time}-{hash}-v{version}-p{part}.parquet")
+    }
+}
+
+/// What the name of a file of cells is made of.
+pub(super) struct FileName<'n> {
+    pub(super) stretch: i64,
+    pub(super) lane: u32,
+    /// Of its content.
+    pub(super) hash: &'n str,
+    /// Of the manifest that it is made for.
+    pub(super) version: u64,
+    /// Files of one stretch are counted from 0.
+    pub(super) part: usize,
+}
+
+/// The UTC day of a time, `2016-11-21`.
+pub(super) fn day_of(time_ms: i64) -> String {
+    format_time_ms(time_ms).chars().take(10).collect()
+}
+
+/// The version in the path of a manifest; `None` for what is none.
+pub(super) fn version_of(path: &str) -> Option<u64> {
+    let name = path.rsplit('/').next()?.strip_suffix(".json")?;
+    let is_version = name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit());
+    is_version.then(|| name.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+
+    #[test]
+    fn names_never_change() {
+        let layout = Layout::new("0158-af", 4, 30 * MINUTE_MS, 30 * MINUTE_MS);
+        let (lane, version, part) = (3, 7, 0);
+        let name = FileName { stretch: 1_479_688_200_000, lane, hash: "c0ffee", version, part };
+        assert_eq!(
+            layout.file(&name),
+            "cells/generation=0158-af/day=2016-11-21/lane=3/20161121T003000Z-c0ffee-v7-p0.parquet"
+        );
+        let manifest = layout.manifest("2016-11-21", 7);
+        assert_eq!(
+            manifest,
+            "manifests/generation=0158-af/day=2016-11-21/00000000000000000007.json"
+        );
+        assert_eq!(version_of(&manifest), Some(7));
+        for other in ["7.json", "a/b", "0000000000000000000x.json", "00000000000000000007.json.tmp"]
+        {
+            assert_eq!(version_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_is_whole_epochs() {
+        for (longest, span, stretch) in [(30, 30, 30), (1, 30, 30), (7, 30, 28), (60, 30, 60)] {
+            let layout = Layout::new("g", 1, longest * MINUTE_MS, span * MINUTE_MS);
+            assert_eq!(layout.stretch_ms, stretch * MINUTE_MS, "{longest} in {span}");
+            let start = layout.stretch_of(1_479_688_234_567);
+            assert_eq!(start % layout.stretch_ms, 0);
+            assert!((start..start + layout.stretch_ms).contains(&1_479_688_234_567));
+        }
+    }
+}

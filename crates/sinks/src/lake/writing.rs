@@ -1,0 +1,196 @@
+//! Writing one lane's stretch: its cells as the store has them, in the union with what the lake has,
+//! range by range of cells so that only some of the members are in memory.
+
+use super::layout::FileName;
+use super::manifest::{Entry, LakeFile};
+use super::objects::Stop;
+use super::parquet::{CellsFile, CellsWriter};
+use super::rows::{Fingerprint, Row};
+use super::sealing::SealingSettings;
+use super::status::LakeStatus;
+use super::{LakeError, Manifests};
+use crate::{Gap, Store};
+use marquee_model::{CellCounts, CellKey};
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::ops::{Bound, RangeBounds};
+
+/// What a request id takes in a set, and a cell beside its sets, about, bytes.
+const ID_BYTES: u64 = 64;
+const CELL_BYTES: u64 = 256;
+
+/// Whether a cell surely has all members: served the same by HTTP.
+pub(super) fn is_complete(gaps: &[Gap], key: &CellKey) -> bool {
+    !gaps.iter().any(|gap| gap.touches(key.epoch_start_ms, key.epoch_ms))
+}
+
+/// One lane's stretch that is being written.
+pub(super) struct Writing<'s> {
+    pub(super) store: &'s dyn Store,
+    pub(super) settings: &'s SealingSettings,
+    pub(super) status: &'s LakeStatus,
+    pub(super) stop: &'s Stop,
+    pub(super) manifests: &'s Manifests,
+    pub(super) stretch: i64,
+    pub(super) lane: u32,
+    pub(super) gaps: &'s [Gap],
+}
+
+impl Writing<'_> {
+    /// Writes the files, in the union with what a base has, and returns their entry.
+    pub(super) fn entry(&self, version: u64, base: Option<&Entry>) -> Result<Entry, LakeError> {
+        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
+        let mut cells: BTreeMap<CellKey, CellCounts> = BTreeMap::new();
+        self.store.counts_between(Some(self.lane), from_ms, to_ms, &mut |_, key, counts| {
+            cells.insert(key, counts);
+        })?;
+        let mut print = Fingerprint::default();
+        for (key, counts) in &cells {
+            print.see(key, *counts, is_complete(self.gaps, key));
+        }
+        let cells: Vec<(CellKey, CellCounts)> = cells.into_iter().collect();
+        let entry = Entry {
+            lane: self.lane,
+            from_ms,
+            to_ms,
+            rows: 0,
+            impressions: 0,
+            plays: 0,
+            incomplete_rows: 0,
+            fingerprint: print.text(),
+            files: Vec::new(),
+        };
+        let writer = CellsWriter::new(self.settings.file_bytes);
+        let mut output = Output { writing: self, writer, version, entry };
+        let ranges = ranges(&cells, self.settings.memory_bytes);
+        let mut after = Bound::Unbounded;
+        for (number, range) in ranges.iter().enumerate() {
+            self.stop.go_on()?;
+            let is_last = number + 1 == ranges.len();
+            let up_to = match range.last() {
+                Some((key, _)) if !is_last => Bound::Included(key),
+                _ => Bound::Unbounded,
+            };
+            let mut rows = self.rows_of_store(range)?;
+            if let Some(base) = base {
+                self.add_rows_of_lake(base, (after, up_to), &mut rows)?;
+            }
+            rows.into_values().try_for_each(|row| output.add(row))?;
+            after = match up_to {
+                Bound::Included(key) => Bound::Excluded(key),
+                _ => Bound::Unbounded,
+            };
+        }
+        output.finish()
+    }
+
+    /// What the store holds of some cells.
+    fn rows_of_store(
+        &self,
+        cells: &[(CellKey, CellCounts)],
+    ) -> Result<BTreeMap<CellKey, Row>, LakeError> {
+        let (Some((first, _)), Some((last, _))) = (cells.first(), cells.last()) else {
+            return Ok(BTreeMap::new());
+        };
+        let mut sets = BTreeMap::new();
+        let wants = |key: &CellKey| (first..=last).contains(&key) && !self.stop.is_set();
+        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
+        self.store.members_between(self.lane, from_ms, to_ms, &wants, &mut |key, of| {
+            sets.insert(key, of);
+        })?;
+        self.stop.go_on()?;
+        let row = |(key, counts): &(CellKey, CellCounts)| {
+            let sets = sets.remove(key).unwrap_or_default();
+            let complete = is_complete(self.gaps, key);
+            (key.clone(), Row::of_store(key.clone(), *counts, sets, complete))
+        };
+        Ok(cells.iter().map(row).collect())
+    }
+
+    /// Adds what the lake has of the cells in a range, whatever has become of the store.
+    fn add_rows_of_lake(
+        &self,
+        base: &Entry,
+        range: (Bound<&CellKey>, Bound<&CellKey>),
+        rows: &mut BTreeMap<CellKey, Row>,
+    ) -> Result<(), LakeError> {
+        self.manifests.rows(base, &mut |mut row| {
+            if !range.contains(&row.key) {
+                return;
+            }
+            match rows.get_mut(&row.key) {
+                Some(known) => known.unite(row),
+                None => {
+                    row.complete = is_complete(self.gaps, &row.key);
+                    rows.insert(row.key.clone(), row);
+                }
+            }
+        })
+    }
+}
+
+/// The files of an entry as they are written.
+struct Output<'w> {
+    writing: &'w Writing<'w>,
+    writer: CellsWriter,
+    version: u64,
+    entry: Entry,
+}
+
+impl Output<'_> {
+    fn add(&mut self, row: Row) -> Result<(), LakeError> {
+        let entry = &mut self.entry;
+        entry.rows += 1;
+        entry.impressions += row.counts.impressions;
+        entry.plays += row.counts.plays;
+        entry.incomplete_rows += u64::from(!row.complete);
+        match self.writer.add(row)? {
+            Some(file) => self.put(file),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, file: CellsFile) -> Result<(), LakeError> {
+        let Writing { store, manifests, status, stretch, lane, .. } = *self.writing;
+        let Manifests { objects, layout } = manifests;
+        let secret = store.generation().secret;
+        let mut hasher = SipHasher13::new_with_key(&secret);
+        hasher.write(&file.bytes);
+        let hash = format!("{:032x}", hasher.finish128().as_u128());
+        let part = self.entry.files.len();
+        let name = FileName { stretch, lane, hash: &hash, version: self.version, part };
+        let (path, bytes, rows) = (layout.file(&name), file.bytes.len() as u64, file.rows);
+        objects.put_new(&path, file.bytes)?;
+        self.entry.files.push(LakeFile { path, bytes, rows });
+        status.change(|numbers| {
+            numbers.files += 1;
+            numbers.bytes += bytes;
+        });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Entry, LakeError> {
+        let writer = std::mem::replace(&mut self.writer, CellsWriter::new(0));
+        if let Some(file) = writer.finish()? {
+            self.put(file)?;
+        }
+        Ok(self.entry)
+    }
+}
+
+/// Cuts cells into ranges whose members fit into memory, one cell at least each; one range at least.
+fn ranges(cells: &[(CellKey, CellCounts)], memory_bytes: u64) -> Vec<&[(CellKey, CellCounts)]> {
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, (_, counts)) in cells.iter().enumerate() {
+        let more = CELL_BYTES + (counts.impressions + counts.plays) * ID_BYTES;
+        if at > start && bytes + more > memory_bytes {
+            ranges.push(&cells[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += more;
+    }
+    ranges.push(&cells[start..]);
+    ranges
+}
