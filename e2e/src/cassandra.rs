@@ -66,6 +66,22 @@ impl Cql {
         answer.as_array().expect("rows").clone()
     }
 
+    /// Changes a set where it stands: takes a member of a lane's part of a video away, or adds one that
+    /// never was.
+    #[track_caller]
+    pub fn change_member(
+        &self,
+        at: SocketAddrV4,
+        keyspace: &str,
+        video: &str,
+        lane: i64,
+        adds: bool,
+    ) {
+        let ask = json!({ "do": "change", "keyspace": keyspace, "video": video, "lane": lane,
+                          "adds": adds });
+        self.ask(at, ask);
+    }
+
     /// All cells of a keyspace, lanes added up.
     #[track_caller]
     pub fn cells(&self, at: SocketAddrV4, keyspace: &str) -> Vec<Cell> {

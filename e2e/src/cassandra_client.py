@@ -93,8 +93,56 @@ def members(session, ask):
     return None
 
 
+def write_number(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def write_text(data):
+    return write_number(len(data)) + data
+
+
+def change(session, ask):
+    """Rewrites the first value of a lane that has impressions of a video: without one of them, or with
+    one more. A member that is told again elsewhere would still be there, so all values are looked at."""
+    rows = session.execute(
+        "SELECT generation, epoch_ms, epoch_start, slice, bucket, lane, part, name, ids FROM members"
+    )
+    victim, epoch = None, None
+    for row in rows:
+        if row.lane != ask["lane"]:
+            continue
+        cells, touched = [], False
+        for video, shown, played in cells_of(row.ids):
+            ids = sorted(chunk(shown))
+            if video == ask["video"] and ids and (epoch is None or row.epoch_start == epoch):
+                if ask["adds"] and victim is None:
+                    victim, epoch, touched = str(uuid.UUID(int=7)), row.epoch_start, True
+                    ids = sorted([*ids, victim])
+                elif not ask["adds"] and (victim is None or victim in ids):
+                    victim, epoch, touched = victim or ids[0], row.epoch_start, True
+                    ids.remove(victim)
+                raw = [uuid.UUID(one).bytes for one in ids]
+                shown = b"\x01" + write_number(len(raw)) + b"".join(raw) if raw else b""
+            cells.append((video.encode(), shown, played))
+        if touched:
+            value = b"".join(write_text(part) for cell in cells for part in cell)
+            session.execute(
+                "UPDATE members SET ids = %s WHERE generation = %s AND epoch_ms = %s AND epoch_start = %s"
+                " AND slice = %s AND bucket = %s AND lane = %s AND part = %s AND name = %s",
+                (value, row.generation, row.epoch_ms, row.epoch_start, row.slice, row.bucket, row.lane,
+                 row.part, row.name),
+            )
+    assert victim, "no such cell"
+    return victim
+
+
 def run(session, ask):
-    return [list(row) for row in session.execute(ask["cql"])]
+    return [list(row) for row in session.execute(ask["cql"]) or []]
 
 
 def main():
@@ -110,7 +158,7 @@ def main():
     )
     session = cluster.connect(ask.get("keyspace"))
     session.default_fetch_size = ask.get("fetch", 500)
-    answer = {"counts": counts, "members": members, "run": run}[ask["do"]](session, ask)
+    answer = {"counts": counts, "members": members, "run": run, "change": change}[ask["do"]](session, ask)
     json.dump(answer, sys.stdout, default=str)
     cluster.shutdown()
 

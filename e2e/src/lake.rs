@@ -2,12 +2,16 @@
 //! with Polars, neither of which knows the program.
 
 use crate::cells::Cell;
-use crate::duckdb::DuckDb;
+use crate::data::Data;
+use crate::duckdb::{DuckDb, reference_tables};
 use crate::program::run_with_input;
+use crate::service::Service;
 use crate::skip;
+use marquee_services::S3;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// SQL that makes `cells` of what the newest manifests list (docs/lake.md shows the same).
 pub fn by_manifests(lake: &Path) -> String {
@@ -85,4 +89,87 @@ impl Polars {
         };
         rows.iter().map(cell).collect()
     }
+}
+
+/// No wait here takes a fraction of this.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What a service says of its lake.
+pub fn lake_of(service: &Service) -> Value {
+    service.get("/v1/status")["lake"].clone()
+}
+
+/// Waits until the lake says something.
+#[track_caller]
+pub fn wait_for(service: &Service, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let start = Instant::now();
+    loop {
+        let lake = lake_of(service);
+        if is(&lake) {
+            return lake;
+        }
+        assert!(start.elapsed() < PATIENCE, "not {what}: {lake}\n{}", service.last_said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until every epoch that has cells is sealed and in the lake.
+pub fn wait_until_sealed(service: &Service) {
+    let start = Instant::now();
+    while !service.trends().iter().all(|cell| cell["sealed"] == true) {
+        assert!(start.elapsed() < PATIENCE, "not sealed:\n{}", service.last_said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // A look that was begun after this one has seen all that is sealed now.
+    let looks = lake_of(service)["looks"].as_u64().expect("a number");
+    wait_for(service, "in the lake", |lake| {
+        lake["looks"].as_u64() >= Some(looks + 2) && lake["waiting"] == 0
+    });
+}
+
+/// Members that the lake has and the oracle has not, and the reverse, of one slice and length.
+#[track_caller]
+pub fn differing_members(duckdb: &DuckDb, data: &Data, view: &str) -> u64 {
+    let tables = reference_tables(&data.impressions, &data.plays);
+    let found = "create table found as
+        with whole as (select * from cells where slice = '' and epoch_ms = 1800000)
+        select 'impressions' as side, video_id as video, epoch_start_ms,
+               unnest(impression_requests) as request_id from whole
+        union all
+        select 'plays', video_id, epoch_start_ms, unnest(play_requests) from whole";
+    let expected = "create table expected as
+        select distinct 'impressions' as side, video,
+               ts // getvariable('epoch_ms') * getvariable('epoch_ms') as epoch_start_ms, request_id
+        from impressions
+        union all
+        select distinct 'plays', i.video,
+               i.ts // getvariable('epoch_ms') * getvariable('epoch_ms'), i.request_id
+        from impressions i join plays p
+          on i.request_id = p.request_id and i.video = p.video
+         and p.ts - i.ts between -getvariable('early_ms') and getvariable('within_ms')";
+    // Not `distinct`: a member must be there once.
+    let compare = "select (select count(*) from (from found except all from expected))
+                        + (select count(*) from (from expected except all from found)),
+                          (select count(*) from expected)";
+    let texts: Vec<&str> =
+        [view, found].into_iter().chain(tables.iter().map(String::as_str)).collect();
+    let rows = duckdb.rows(&[&texts[..], &[expected, compare]].concat());
+    assert!(
+        rows[0][1].as_u64().expect("a number") > 0,
+        "the oracle has no members: the data is empty"
+    );
+    rows[0][0].as_u64().expect("a number")
+}
+
+/// A lake in the bucket `cells` of a server, and the folder that the bucket is.
+pub fn s3_lake(s3: &S3) -> (String, PathBuf) {
+    let lake = format!(
+        "url = \"s3://cells/lake\"\nendpoint = \"{}\"\nallow_http = true\nregion = \"{}\"\n\
+         access_key_id = \"{}\"\nsecret_access_key = \"{}\"",
+        s3.url(),
+        S3::REGION,
+        S3::ACCESS_KEY,
+        S3::SECRET_KEY
+    );
+    (lake, s3.bucket("cells").expect("it answers").join("lake"))
 }

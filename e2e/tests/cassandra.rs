@@ -1,18 +1,23 @@
-//! `[store] kind = "cassandra"` with a real node: events arrive in a real Kafka while the service is
-//! killed, and while the node dies, stands still, answers late or not at all. In the end a stock
-//! driver finds the oracle's counts and members in the tables.
+//! `[store] kind = "cassandra"` with a real node, and a lake in a real object store: events arrive in a
+//! real Kafka while the service is killed, while the node dies, stands still, answers late or not at
+//! all, and while the object store is away. In the end a stock driver finds the oracle's counts and
+//! members in the tables, DuckDB finds them in the lake, `verify` finds nothing, and then each of five
+//! planted corruptions.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 use marquee_e2e::cassandra::{Cql, alone, make_tables, own_node, store_section};
-use marquee_e2e::data::Data;
+use marquee_e2e::cells::Cell;
+use marquee_e2e::data::{Data, example};
 use marquee_e2e::duckdb::DuckDb;
 use marquee_e2e::kafka::{Arriving, Client, FAST_GROUP, Setup, broker, succeed};
+use marquee_e2e::lake;
 use marquee_e2e::program::{marquee, run};
 use marquee_e2e::service::Service;
 use marquee_e2e::skip;
-use marquee_services::{Cassandra, Toxiproxy, free_port, missing_for_toxiproxy};
-use serde_json::json;
+use marquee_services::{Cassandra, S3, S3Options, Toxiproxy};
+use marquee_services::{free_port, missing_for_s3, missing_for_toxiproxy};
+use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -34,6 +39,9 @@ struct Test {
     cql: Cql,
     node: Cassandra,
     toxiproxy: Toxiproxy,
+    s3: S3,
+    /// `[lake]`, and the folder that the lake is.
+    lake: (String, PathBuf),
     data: Data,
     setup: Setup,
     all: u64,
@@ -43,11 +51,13 @@ impl Test {
     /// `None` where something is missing here: the test is skipped.
     fn new(name: &str, requests: u64, span: &str) -> Option<Test> {
         let (duckdb, client, cql) = (DuckDb::find()?, Client::find()?, Cql::find()?);
-        if let Some(tool) = missing_for_toxiproxy() {
+        if let Some(tool) = missing_for_toxiproxy().or_else(missing_for_s3) {
             skip::missing_tool(&tool);
             return None;
         }
         let (brokers, node) = (broker()?, own_node()?);
+        let s3 = S3::start(S3Options::default()).unwrap();
+        let lake = lake::s3_lake(&s3);
         let port = free_port();
         let toxiproxy = Toxiproxy::start().unwrap();
         toxiproxy.proxy(PROXY, port, &node.address().to_string()).unwrap();
@@ -58,11 +68,24 @@ impl Test {
         setup.store_keys = store_section(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port), KEYSPACE);
         setup.create(&client, &[(&setup.impressions, 4, json!({})), (&setup.plays, 4, json!({}))]);
         let all = data.events();
-        Some(Test { duckdb, client, cql, node, toxiproxy, data, setup, all })
+        Some(Test { duckdb, client, cql, node, toxiproxy, s3, lake, data, setup, all })
     }
 
+    /// The reference job. A topic without events is waited for so long that nothing comes late, and
+    /// in the end every epoch is sealed.
     fn config(&self) -> PathBuf {
-        self.setup.config("one", FAST_GROUP, SMALL_BATCHES)
+        let reference = std::fs::read_to_string(example("reference.toml")).unwrap();
+        let job = reference.replace("early = \"0s\"", "early = \"0s\"\nidle_grace = \"20s\"");
+        assert_ne!(job, reference);
+        let more = format!("{SMALL_BATCHES}\n[lake]\ninterval = \"200ms\"\n{}", self.lake.0);
+        self.setup.config_of("one", &job, FAST_GROUP, &more)
+    }
+
+    /// What `verify` writes, a line each.
+    fn verify(&self, code: i32) -> Vec<Value> {
+        let finished = run(marquee(["verify", "-c"]).arg(self.config())).expect_code(code);
+        let lines = String::from_utf8(finished.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn start(&self) -> Service {
@@ -160,8 +183,14 @@ fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it(
     test.toxic(r#"{"type": "timeout", "attributes": {"timeout": 0}}"#);
     test.waits_for_the_store(&service, || test.toxiproxy.clear(PROXY).unwrap());
 
+    // The object store dies, and nobody who counts notices.
+    let before = test.in_flight(&mut arriving, &service, 55);
+    test.s3.kill();
+    wait_for(&service, before + test.all / 50);
+    test.s3.start_again().unwrap();
+
     // Every connection is reset.
-    test.in_flight(&mut arriving, &service, 62);
+    test.in_flight(&mut arriving, &service, 65);
     test.toxic(r#"{"type": "reset_peer", "attributes": {"timeout": 0}}"#);
     test.waits_for_the_store(&service, || test.toxiproxy.clear(PROXY).unwrap());
 
@@ -176,8 +205,78 @@ fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it(
     assert_eq!((&status["totals"]["dead"], &status["totals"]["late"]), (&json!(0), &json!(0)));
     let cells = service.trends().len();
     assert!(cells > 1000, "{cells} cells are served");
+    lake::wait_until_sealed(&service);
     assert_eq!(service.terminate(), Some(0));
-    test.cql.assert_exact(&test.duckdb, &test.data, test.node.address(), KEYSPACE);
+    let at = test.node.address();
+    test.cql.assert_exact(&test.duckdb, &test.data, at, KEYSPACE);
+    let view = lake::by_manifests(&test.lake.1);
+    let differing = lake::differing_members(&test.duckdb, &test.data, &view);
+    assert_eq!(differing, 0, "members in the lake differ from the oracle's");
+    marquee_e2e::cells::assert_same(
+        &lake::cells(&test.duckdb, &view).into_iter().map(without_length).collect::<Vec<_>>(),
+        &test.cql.cells(at, KEYSPACE),
+    );
+    assert_eq!(test.verify(0), Vec::<Value>::new(), "it finds nothing");
+    let planted = plant(&test.cql, at);
+    let found = test.verify(1);
+    for (video, what) in planted {
+        let of_video = found.iter().filter(|line| line["video"] == video);
+        let whats: Vec<&Value> = of_video.map(|line| &line["what"]).collect();
+        assert!(!whats.is_empty(), "{what} in the cell of {video} is not among {found:?}");
+    }
+}
+
+/// The stock client tells no lengths of epochs.
+fn without_length(cell: Cell) -> Cell {
+    Cell { epoch_ms: 0, ..cell }
+}
+
+/// Five corruptions, each in a cell of its own: video, and what was done.
+fn plant(cql: &Cql, at: SocketAddrV4) -> Vec<(String, &'static str)> {
+    let rows = cql.run(
+        at,
+        "SELECT generation, epoch_ms, epoch_start, bucket, video, lane, impressions, plays, \
+         WRITETIME(impressions), WRITETIME(plays) FROM marquee_test.counts LIMIT 5000",
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    let several = |row: &&Value| row[6].as_i64() > Some(3) && row[7].as_i64() > Some(0);
+    let cells: Vec<&Value> =
+        rows.iter().filter(several).filter(|row| seen.insert(row[4].to_string())).take(5).collect();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of_row = |row: &Value| {
+        format!(
+            "generation = '{}' AND epoch_ms = {} AND epoch_start = '{}+0000' AND slice = '' AND \
+             bucket = {} AND video = '{}' AND lane = {}",
+            text(&row[0]),
+            row[1],
+            text(&row[2]),
+            row[3],
+            text(&row[4]),
+            row[5]
+        )
+    };
+    let number = |row: &Value, column: usize| row[column].as_i64().unwrap();
+    let set = |row: &Value, column: &str, count: i64, time: i64| {
+        format!(
+            "UPDATE marquee_test.counts USING TIMESTAMP {} SET {column} = {count} WHERE {}",
+            time + 1_000_000,
+            of_row(row)
+        )
+    };
+    let [low, high, gone, lacks, extra] = cells[..] else { panic!("five cells: {cells:?}") };
+    cql.run(at, &set(low, "impressions", number(low, 6) - 1, number(low, 8)));
+    cql.run(at, &set(high, "plays", number(high, 7) + 1, number(high, 9)));
+    let delete = format!("DELETE FROM marquee_test.counts WHERE {}", of_row(gone));
+    cql.run(at, &delete);
+    cql.change_member(at, KEYSPACE, &text(&lacks[4]), number(lacks, 5), false);
+    cql.change_member(at, KEYSPACE, &text(&extra[4]), number(extra, 5), true);
+    vec![
+        (text(&low[4]), "a count too low"),
+        (text(&high[4]), "a count too high"),
+        (text(&gone[4]), "counts that are gone"),
+        (text(&lacks[4]), "a member that is gone"),
+        (text(&extra[4]), "a member too many"),
+    ]
 }
 
 #[test]
@@ -189,7 +288,7 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
     let data = Data::generated(3000, 7);
     let mut setup = Setup::new("127.0.0.1:1", &data, "cassandra-commands");
     setup.store_keys = store_section(node.address(), KEYSPACE);
-    let reference = std::fs::read_to_string(marquee_e2e::data::example("reference.toml")).unwrap();
+    let reference = std::fs::read_to_string(example("reference.toml")).unwrap();
     let embedded_log = |name: &str, job: &str| {
         let config = setup.config_of(name, job, "", "");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -241,6 +340,9 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
 
 #[test]
 fn one_of_three_nodes_dies_and_nobody_waits_for_it() {
+    if !skip::slow() {
+        return;
+    }
     let _alone = alone();
     let (Some(duckdb), Some(client), Some(cql)) = (DuckDb::find(), Client::find(), Cql::find())
     else {

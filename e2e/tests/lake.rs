@@ -5,22 +5,18 @@
 
 use marquee_e2e::cells::{self, Cell};
 use marquee_e2e::data::{Data, backfill, example};
-use marquee_e2e::duckdb::{DuckDb, literal, reference_tables};
-use marquee_e2e::lake::{self, Polars};
+use marquee_e2e::duckdb::{DuckDb, literal};
+use marquee_e2e::lake::{self, Polars, lake_of, s3_lake, wait_for, wait_until_sealed};
 use marquee_e2e::program::{marquee, run};
 use marquee_e2e::service::{Feed, Service, post};
 use marquee_e2e::skip;
 use marquee_services::{S3, S3Options, missing_for_s3};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::lake::{Bucket, LakePlace, LakeStatus, S3Place, Sealing, SealingSettings, Stop};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// No wait here takes a fraction of this.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 const SLICES: &str =
     "[transform]\nslices = [[], ['country']]\n[aggregate]\nepochs = ['30m', '10m']\n";
@@ -38,70 +34,8 @@ fn config(data: &Data, name: &str, lake: &str, more: &str) -> PathBuf {
     data.write(&format!("{name}.toml"), text)
 }
 
-fn lake_of(service: &Service) -> Value {
-    service.get("/v1/status")["lake"].clone()
-}
-
-/// Waits until the lake says something.
-#[track_caller]
-fn wait_for(service: &Service, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-    let start = Instant::now();
-    loop {
-        let lake = lake_of(service);
-        if is(&lake) {
-            return lake;
-        }
-        assert!(start.elapsed() < PATIENCE, "not {what}: {lake}\n{}", service.last_said());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Waits until every epoch that has cells is sealed and in the lake.
-fn wait_until_sealed(service: &Service) {
-    let start = Instant::now();
-    while !service.trends().iter().all(|cell| cell["sealed"] == true) {
-        assert!(start.elapsed() < PATIENCE, "not sealed:\n{}", service.last_said());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // A look that was begun after this one has seen all that is sealed now.
-    let looks = lake_of(service)["looks"].as_u64().unwrap();
-    wait_for(service, "in the lake", |lake| {
-        lake["looks"].as_u64() >= Some(looks + 2) && lake["waiting"] == 0
-    });
-}
-
 fn expected(data: &Data, config: &Path) -> Vec<Cell> {
     cells::of_csv(&data.cells(&mut data.backfill(config)))
-}
-
-/// Members that the lake has and the oracle has not, and the reverse, of one slice and length.
-fn differing_members(duckdb: &DuckDb, data: &Data, view: &str) -> u64 {
-    let tables = reference_tables(&data.impressions, &data.plays);
-    let found = "create table found as
-        with whole as (select * from cells where slice = '' and epoch_ms = 1800000)
-        select 'impressions' as side, video_id as video, epoch_start_ms,
-               unnest(impression_requests) as request_id from whole
-        union all
-        select 'plays', video_id, epoch_start_ms, unnest(play_requests) from whole";
-    let expected = "create table expected as
-        select distinct 'impressions' as side, video,
-               ts // getvariable('epoch_ms') * getvariable('epoch_ms') as epoch_start_ms, request_id
-        from impressions
-        union all
-        select distinct 'plays', i.video,
-               i.ts // getvariable('epoch_ms') * getvariable('epoch_ms'), i.request_id
-        from impressions i join plays p
-          on i.request_id = p.request_id and i.video = p.video
-         and p.ts - i.ts between -getvariable('early_ms') and getvariable('within_ms')";
-    // Not `distinct`: a member must be there once.
-    let compare = "select (select count(*) from (from found except all from expected))
-                        + (select count(*) from (from expected except all from found)),
-                          (select count(*) from expected)";
-    let texts: Vec<&str> =
-        [view, found].into_iter().chain(tables.iter().map(String::as_str)).collect();
-    let rows = duckdb.rows(&[&texts[..], &[expected, compare]].concat());
-    assert!(rows[0][1].as_u64().unwrap() > 0, "the oracle has no members: the data is empty");
-    rows[0][0].as_u64().unwrap()
 }
 
 #[test]
@@ -132,7 +66,7 @@ fn killed_while_it_seals_it_leaves_a_lake_that_duckdb_and_polars_read_exactly() 
     cells::assert_same(&lake::cells(&duckdb, &lake::by_names(&folder)), &expected);
     let files = format!("{}/cells/**/*.parquet", folder.display());
     cells::assert_same(&polars.cells(&files, &[]), &expected);
-    assert_eq!(differing_members(&duckdb, &data, &manifests), 0);
+    assert_eq!(lake::differing_members(&duckdb, &data, &manifests), 0);
 
     // Folders are columns, each lane has sealed each stretch, and no row is in doubt.
     let rows = duckdb.rows(&[
@@ -172,7 +106,7 @@ fn a_second_backfill_rewrites_what_it_adds_to_and_nothing_else() {
     let all = expected(&data, &config);
     let manifests = lake::by_manifests(&folder);
     cells::assert_same(&lake::cells(&duckdb, &manifests), &all);
-    assert_eq!(differing_members(&duckdb, &data, &manifests), 0);
+    assert_eq!(lake::differing_members(&duckdb, &data, &manifests), 0);
     let again = run(&mut data.backfill(&config)).expect_code(0);
     again.expect_words("0 files, 0 bytes into the lake");
 }
@@ -242,19 +176,6 @@ fn a_lake_that_cannot_be_is_refused_and_one_that_is_away_is_said_aloud() {
     cells::assert_same(&cells::of_csv(&csv.stdout), &expected(&data, &config));
 }
 
-/// A lake in the bucket `cells` of a server, and the folder that the bucket is.
-fn s3_lake(s3: &S3) -> (String, PathBuf) {
-    let lake = format!(
-        "url = \"s3://cells/lake\"\nendpoint = \"{}\"\nallow_http = true\nregion = \"{}\"\n\
-         access_key_id = \"{}\"\nsecret_access_key = \"{}\"",
-        s3.url(),
-        S3::REGION,
-        S3::ACCESS_KEY,
-        S3::SECRET_KEY
-    );
-    (lake, s3.bucket("cells").unwrap().join("lake"))
-}
-
 #[test]
 fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     let (Some(duckdb), Some(polars)) = (DuckDb::find(), Polars::find()) else { return };
@@ -303,7 +224,7 @@ fn an_object_store_that_dies_while_epochs_are_sealed_costs_nothing_but_time() {
     let expected = expected(&data, &config);
     let manifests = lake::by_manifests(&folder);
     cells::assert_same(&lake::cells(&duckdb, &manifests), &expected);
-    assert_eq!(differing_members(&duckdb, &data, &manifests), 0);
+    assert_eq!(lake::differing_members(&duckdb, &data, &manifests), 0);
     let options = [
         ("aws_endpoint_url", s3.url()),
         ("aws_region", S3::REGION.to_owned()),
