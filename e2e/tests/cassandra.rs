@@ -279,6 +279,16 @@ fn plant(cql: &Cql, at: SocketAddrV4) -> Vec<(String, &'static str)> {
     ]
 }
 
+/// A job with the embedded log.
+fn embedded_log(setup: &Setup, name: &str, job: &str) -> PathBuf {
+    let config = setup.config_of(name, job, "", "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let embedded = text.replace("kind = \"kafka\"\nbrokers", "lanes = 4\nbrokers");
+    assert_ne!(embedded, text);
+    std::fs::write(&config, embedded).unwrap();
+    config
+}
+
 #[test]
 fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
     let _alone = alone();
@@ -289,14 +299,7 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
     let mut setup = Setup::new("127.0.0.1:1", &data, "cassandra-commands");
     setup.store_keys = store_section(node.address(), KEYSPACE);
     let reference = std::fs::read_to_string(example("reference.toml")).unwrap();
-    let embedded_log = |name: &str, job: &str| {
-        let config = setup.config_of(name, job, "", "");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("kind = \"kafka\"\nbrokers", "lanes = 4\nbrokers"))
-            .unwrap();
-        config
-    };
-    let config = embedded_log("one", &reference);
+    let config = embedded_log(&setup, "one", &reference);
     let command = |name: &str| {
         let mut command = marquee([name]);
         command.arg("-c").arg(&config);
@@ -326,9 +329,29 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
     marquee_e2e::cells::assert_same(&served, &cql.cells(node.address(), KEYSPACE));
 
     // Other settings have nothing to do there.
-    let other = embedded_log("other", &reference.replace("1h", "2h"));
+    let other = embedded_log(&setup, "other", &reference.replace("1h", "2h"));
     let refused = run(marquee(["trends", "-c"]).arg(&other)).expect_code(2);
     refused.expect_words("counts otherwise");
+
+    // What has outlived its retention is not written; what has not goes when it has.
+    for (keyspace, retention, is_kept) in [("brief", "3d", false), ("long", "7200d", true)] {
+        setup.store_keys =
+            format!("{}\nretention = \"{retention}\"", store_section(node.address(), keyspace));
+        let config = embedded_log(&setup, keyspace, &reference);
+        make_tables(&config);
+        let mut backfill = marquee(["backfill", "-c"]);
+        backfill.arg(&config).arg("--impressions").arg(&data.impressions);
+        succeed(backfill.arg("--plays").arg(&data.plays));
+        let ttl = format!("SELECT TTL(impressions), TTL(plays), plays FROM {keyspace}.counts");
+        let rows = cql.run(node.address(), &ttl);
+        assert_eq!(!rows.is_empty(), is_kept, "{keyspace}");
+        let ends = |row: &Value| {
+            row[0].as_i64() > Some(0) && (row[2].is_null() || row[1].as_i64() > Some(0))
+        };
+        assert!(rows.iter().all(ends), "every count ends some time");
+        let csv = run(marquee(["trends", "--format=csv", "-c"]).arg(&config)).expect_code(0);
+        assert_eq!(!marquee_e2e::cells::of_csv(&csv.stdout).is_empty(), is_kept, "{keyspace}");
+    }
 
     // A row as everybody reads it: the timestamp is the start of the epoch and the count.
     let row = "SELECT epoch_start, impressions, WRITETIME(impressions) FROM marquee_test.counts";

@@ -196,17 +196,21 @@ impl SimCluster {
         due.into_iter().map(|(_, sent)| sent).collect()
     }
 
-    /// What of a call that went wrong happens now; the rest may happen later, or never.
-    fn half(&self, sent: Vec<Sent>, effect: Effect) -> Vec<Sent> {
+    /// What of a call that went wrong happens now, and the numbers of those that are not acknowledged:
+    /// of these some have happened all the same, some happen later, and some never.
+    fn half(&self, sent: Vec<Sent>, effect: Effect) -> (Vec<Sent>, Vec<usize>) {
         let mut world = self.shared.world();
         let tables = &mut world.tables;
-        let mut now = Vec::new();
-        for sent in sent {
+        let (mut now, mut left) = (Vec::new(), Vec::new());
+        for (number, sent) in sent.into_iter().enumerate() {
             let happens = match effect {
                 Effect::None => false,
                 Effect::Torn => tables.die(2) == 0,
                 Effect::All => true,
             };
+            if !happens || effect == Effect::All || tables.die(3) == 0 {
+                left.push(number);
+            }
             match happens {
                 true => now.push(sent),
                 false if tables.die(3) > 0 => {
@@ -216,7 +220,7 @@ impl SimCluster {
                 false => {}
             }
         }
-        now
+        (now, left)
     }
 }
 
@@ -238,10 +242,10 @@ impl Cluster for SimCluster {
             self.apply(sent);
             return Ok(());
         };
-        let now = self.half(sent, effect);
+        let (now, left) = self.half(sent, effect);
         self.apply(now);
         let error = ClusterError::Unavailable(SCRIPTED.to_owned());
-        Err(NotWritten { left: (0..writes.len()).collect(), error })
+        Err(NotWritten { left, error })
     }
 
     fn pages(&self, _: &str, epoch_ms: i64) -> Result<Vec<i64>, ClusterError> {
@@ -419,7 +423,7 @@ impl SharedStore {
         };
         let cluster = Arc::new(SimCluster { shared: shared.clone(), process });
         let patience = Arc::new(SimPatience { shared: shared.clone(), process });
-        let store = CassandraStore::open(cluster, &identity, options, patience);
+        let store = CassandraStore::open(cluster, &identity, options, &*patience.clone(), patience);
         let store = store.expect("the tables answer");
         SharedStore { shared: shared.clone(), process, store }
     }

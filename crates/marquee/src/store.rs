@@ -6,7 +6,7 @@ use crate::config::{Config, Consistency, LogKind, StoreKind};
 use crate::wiring;
 use marquee_runtime::Plan;
 use marquee_sinks::cassandra::cluster::{Cluster, ClusterError};
-use marquee_sinks::cassandra::patience::{ForEver, ForPeople, Patience};
+use marquee_sinks::cassandra::patience::{Patience, Waits};
 use marquee_sinks::cassandra::session::{CassandraCluster, ClusterOptions, Tls};
 use marquee_sinks::cassandra::{self, CassandraStore, StoreOptions};
 use marquee_sinks::embedded::{EmbeddedStore, OWNER_FILE, StoreMemory};
@@ -40,7 +40,7 @@ pub struct OpenStore {
     /// Where letters go.
     pub letters: LetterFolder,
     /// What the lanes wait with, with Cassandra.
-    patience: Option<Arc<ForEver>>,
+    patience: Option<Arc<Waits>>,
     /// The process's folder, while it is its own.
     _lock: Option<File>,
 }
@@ -104,12 +104,13 @@ fn open_cassandra(config: &Config, plan: &Plan) -> Result<OpenStore, Failure> {
     let lock = lock_folder(&config.store.path).map_err(failure)?;
     let folder_name = name_of_folder(&config.store.path).map_err(Failure::failed)?;
     let cluster = cluster(config, CLUSTER_PATIENCE)?;
-    let patience = Arc::new(ForEver::default());
-    let options = options(config);
+    let (opening, patience) = (Waits::at_most(CLUSTER_PATIENCE), Arc::new(Waits::for_ever()));
     let writer: Arc<dyn Patience> = patience.clone();
-    let store = CassandraStore::open(cluster, &identity(plan), options, writer).map_err(failure)?;
+    let (identity, options) = (identity(plan), options(config));
+    let store = CassandraStore::open(cluster, &identity, options, &opening, writer);
+    let store = store.map_err(failure)?;
     Ok(OpenStore {
-        readers: Arc::new(store.with_patience(Arc::new(ForPeople))),
+        readers: Arc::new(store.with_patience(Arc::new(Waits::for_people()))),
         lanes: Arc::new(store),
         letters: LetterFolder::named(config.store.path.clone(), folder_name),
         patience: Some(patience),
@@ -124,8 +125,10 @@ pub fn open_to_add(config: &Config, plan: &Plan) -> Result<Arc<dyn Store>, Failu
         StoreKind::Embedded => Ok(Arc::new(open_embedded(config, plan)?)),
         StoreKind::Cassandra => {
             let cluster = cluster(config, CLUSTER_PATIENCE)?;
-            let patience = Arc::new(ForEver::default());
-            let store = CassandraStore::open(cluster, &identity(plan), options(config), patience);
+            let patience = Arc::new(Waits::at_most(CLUSTER_PATIENCE));
+            let (identity, options) = (identity(plan), options(config));
+            let opening = patience.clone();
+            let store = CassandraStore::open(cluster, &identity, options, &*opening, patience);
             Ok(Arc::new(store.map_err(failure)?))
         }
     }
@@ -149,13 +152,14 @@ pub fn look(config: &Config, plan: &Plan) -> Result<Look, Failure> {
         StoreKind::Cassandra => {
             let cluster = cluster(config, LOOK_PATIENCE)?;
             let name = name(config);
-            let lanes = CassandraStore::stored_lanes(&*cluster, &name, &ForPeople);
+            let patience = Arc::new(Waits::for_people());
+            let lanes = CassandraStore::stored_lanes(&*cluster, &name, &*patience);
             if lanes.map_err(failure)?.is_none() {
                 return Err(failure(SinkError::Absent { path: name }));
             }
             let options = options(config);
-            let patience = Arc::new(ForPeople);
-            let store = CassandraStore::open(cluster, &identity, options, patience);
+            let opening = patience.clone();
+            let store = CassandraStore::open(cluster, &identity, options, &*opening, patience);
             Ok(Look::Open(Arc::new(store.map_err(failure)?)))
         }
     }
@@ -167,7 +171,8 @@ pub fn stored_lanes(config: &Config) -> Result<Option<u32>, Failure> {
         StoreKind::Embedded => EmbeddedStore::stored_lanes(&config.store.path).map_err(failure),
         StoreKind::Cassandra => {
             let cluster = cluster(config, CLUSTER_PATIENCE)?;
-            CassandraStore::stored_lanes(&*cluster, &name(config), &ForPeople).map_err(failure)
+            let patience = Waits::for_people();
+            CassandraStore::stored_lanes(&*cluster, &name(config), &patience).map_err(failure)
         }
     }
 }

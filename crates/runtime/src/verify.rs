@@ -213,7 +213,7 @@ impl Verify<'_> {
     /// Which epochs, and which stretch of time within them.
     fn stretch(&self, sealed_ms: i64) -> (Range<i64>, Range<i64>) {
         let longest_ms = self.plan.settings.longest_ms();
-        let from_ms = self.from_ms.unwrap_or(0).max(0);
+        let from_ms = self.from_ms.unwrap_or(0).max(self.store.kept_from_ms());
         let to_ms = self.to_ms.unwrap_or(i64::MAX).min(sealed_ms).max(from_ms);
         let first = from_ms.div_euclid(longest_ms);
         let last = to_ms.saturating_add(longest_ms - 1).div_euclid(longest_ms);

@@ -91,6 +91,14 @@ fn whole(registry: &mut Registry, app: &App) {
     };
     let is_ready = app.reasons_not_ready().is_empty();
     registry.register("ready", "1 when all lanes count what arrives", gauge(is_ready));
+    let help = "1 while the store takes what is counted, 0 while it is waited for";
+    registry.register("store_up", help, gauge(app.store.trouble().is_none()));
+    if let Some(cells) = app.store.expired_cells() {
+        let expired = Counter::<u64>::default();
+        expired.inc_by(cells);
+        let help = "Cells that were not written because their retention was over";
+        registry.register("store_expired_cells", help, expired);
+    }
     let has_failed = app.status.failure().is_some();
     registry.register("failed", "1 when a lane failed and the process ends", gauge(has_failed));
 }

@@ -110,22 +110,24 @@ struct Stored {
 
 impl CassandraStore {
     /// Opens the store of a keyspace, gives the keyspace to a new generation when it has none, and
-    /// refuses one that belongs to other settings.
+    /// refuses one that belongs to other settings. `opening` is the patience for that, `patience` the
+    /// one that comes after it.
     pub fn open(
         cluster: Arc<dyn Cluster>,
         identity: &Identity,
         options: StoreOptions,
+        opening: &dyn Patience,
         patience: Arc<dyn Patience>,
     ) -> Result<Self, SinkError> {
         let name = &options.name;
-        let stored = match retry(&*patience, name, || cluster.generation())? {
+        let stored = match retry(opening, name, || cluster.generation())? {
             Some(stored) => stored,
             None => {
                 let new = Generation::new(identity, FORMAT);
                 let generation = new.ok_or_else(|| SinkError::Absent { path: name.clone() })?;
                 let stored = Stored { buckets: options.buckets.clamp(1, 256), generation };
                 let stored = serde_json::to_string(&stored).expect("plain data always serializes");
-                retry(&*patience, name, || cluster.create_generation(&stored))?
+                retry(opening, name, || cluster.create_generation(&stored))?
             }
         };
         let (buckets, generation) = read_stored(&stored, name)?;
@@ -165,11 +167,6 @@ impl CassandraStore {
         CassandraStore { shared: self.shared.clone(), patience }
     }
 
-    /// Cells that this process has not written because their time was over.
-    pub fn expired_cells(&self) -> u64 {
-        self.shared.expired_cells.load(Ordering::Relaxed)
-    }
-
     /// Into how many partitions the videos of a slice of an epoch are divided.
     pub fn buckets(&self) -> u16 {
         self.shared.buckets
@@ -184,7 +181,7 @@ impl CassandraStore {
     }
 
     /// The epochs that are served start after this time: those before it have outlived the retention.
-    fn kept_from_ms(&self, epoch_ms: i64) -> i64 {
+    fn kept_from(&self, epoch_ms: i64) -> i64 {
         let kept = self.shared.options.retention_ms;
         kept.map_or(i64::MIN, |kept_ms| (self.shared.options.clock)() - kept_ms - epoch_ms + 1)
     }
@@ -405,6 +402,17 @@ impl Store for CassandraStore {
         let of_lane = |lane: u32| frontiers.get(&lane).copied().unwrap_or(0);
         let lowest = (0..self.shared.generation.lanes).map(of_lane).min().unwrap_or(0);
         Ok(lowest.saturating_mul(self.shared.generation.epochs_ms()[0]))
+    }
+
+    fn kept_from_ms(&self) -> i64 {
+        let longest_ms = self.shared.generation.epochs_ms()[0];
+        let kept_ms = self.kept_from(longest_ms).max(0);
+        kept_ms.saturating_add(longest_ms - 1) / longest_ms * longest_ms
+    }
+
+    fn expired_cells(&self) -> Option<u64> {
+        let is_bounded = self.shared.options.retention_ms.is_some();
+        is_bounded.then(|| self.shared.expired_cells.load(Ordering::Relaxed))
     }
 
     fn trouble(&self) -> Option<String> {

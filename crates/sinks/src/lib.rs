@@ -177,6 +177,18 @@ pub trait Store: Sink {
     fn trouble(&self) -> Option<String> {
         None
     }
+
+    /// Start of the first longest epoch that is kept, milliseconds: those before it have outlived their
+    /// retention, and nothing is written or read of them.
+    fn kept_from_ms(&self) -> i64 {
+        0
+    }
+
+    /// Cells that this process has not written because their retention was over; `None` where there is
+    /// no retention.
+    fn expired_cells(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What is added to a cell of a closed epoch.

@@ -74,7 +74,7 @@ pub fn write_into(
     let mut states = Vec::new();
     for ((lane, cells), epochs) in (0..).zip(&lanes).zip(&epochs_of_lanes) {
         let mut state = store.lane_state(lane)?.unwrap_or_else(|| new_state(plan));
-        check_closed(plan, lane, &state, epochs)?;
+        check_closed(plan, lane, &state, epochs, store.is_shared())?;
         check_members(store, lane, cells)?;
         if let Some(last) = epochs.last() {
             let start_ms = last * plan.settings.longest_ms();
@@ -159,12 +159,15 @@ fn check_closed(
     lane: u32,
     state: &LaneState,
     epochs: &BTreeSet<i64>,
+    is_shared: bool,
 ) -> Result<(), IntoStoreError> {
     let longest_ms = plan.settings.longest_ms();
     let opened = state.smallest_offsets.iter().flat_map(|epochs| epochs.keys());
-    let Some(open) = opened.copied().filter(|epoch| *epoch >= state.frontier).min() else {
-        return Ok(());
-    };
+    let opened = opened.copied().filter(|epoch| *epoch >= state.frontier).min();
+    // Where the store is shared a service may be at work meanwhile, and opens an epoch when it likes:
+    // only what is closed is certain to stay so. (A life above 0 means that there was one.)
+    let may_open = is_shared && state.life > 0;
+    let Some(open) = opened.or(may_open.then_some(state.frontier)) else { return Ok(()) };
     match epochs.range(state.frontier..).next() {
         None => Ok(()),
         Some(epoch) => Err(IntoStoreError::Open {

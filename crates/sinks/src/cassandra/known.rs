@@ -11,6 +11,11 @@ const PART_BYTES: usize = 32 << 20;
 /// Partitions that are remembered at most. What is forgotten is written again.
 const REMEMBERED: usize = 200_000;
 
+/// Partitions of a lane whose parts are remembered at most. Then all are forgotten, and new parts begin.
+const PARTS_OF_A_LANE: usize = 20_000;
+/// How far apart the parts lie that begin then.
+const NEXT_BASE: i32 = 1 << 12;
+
 /// What is remembered.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -27,6 +32,8 @@ pub(super) type Slice = (i64, i64, String);
 struct Memory {
     pages: HashSet<Page>,
     slices: HashSet<Slice>,
+    /// By lane, the part that a partition begins with, once some were forgotten.
+    bases: HashMap<u32, i32>,
     /// By lane and partition.
     parts: HashMap<u32, HashMap<Partition<'static>, Filling>>,
     /// By lane, the timestamp of the state.
@@ -64,8 +71,15 @@ impl Known {
     /// cluster knows that it is there.
     pub(super) fn part(&self, lane: u32, at: &Partition<'_>, bytes: usize) -> (i32, bool) {
         let mut memory = self.lock();
+        let base = memory.bases.get(&lane).copied().unwrap_or(self.first_part);
         let parts = memory.parts.entry(lane).or_default();
-        let new = || Filling { part: self.first_part, bytes: 0, is_told: false };
+        if parts.len() >= PARTS_OF_A_LANE && !parts.contains_key(&at.clone().into_owned()) {
+            parts.clear();
+            memory.bases.insert(lane, base.wrapping_add(NEXT_BASE));
+        }
+        let base = memory.bases.get(&lane).copied().unwrap_or(base);
+        let parts = memory.parts.entry(lane).or_default();
+        let new = || Filling { part: base, bytes: 0, is_told: false };
         let filling = parts.entry(at.clone().into_owned()).or_insert_with(new);
         if filling.bytes > 0 && filling.bytes + bytes > PART_BYTES {
             let part = filling.part.wrapping_add(1);

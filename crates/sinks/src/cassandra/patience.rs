@@ -1,7 +1,9 @@
 //! What the store does while the cluster does not answer: it waits and says so (invariant
 //! CONTAINED), for as long as the process wants to go on.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 /// Whether something that failed is tried again.
@@ -28,13 +30,20 @@ const SAID_AFTER: Duration = Duration::from_millis(500);
 /// How often it is said again in the log.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// Waits as long as it takes: for the lanes, which must not go on without.
+/// Waits: for as long as the process lives, or for so long. Each thread that waits has troubles of its
+/// own: that one of them is answered says nothing of the others.
 #[derive(Debug, Default)]
-pub struct ForEver(Mutex<State>);
+pub struct Waits {
+    state: Mutex<State>,
+    /// How long one thing may fail until it is given up; `None`: for ever.
+    limit: Option<Duration>,
+    /// Whether it is said in the log that nothing is lost.
+    is_quiet: bool,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    trouble: Option<Trouble>,
+    troubles: HashMap<ThreadId, Trouble>,
     gives_up_at: Option<Instant>,
 }
 
@@ -45,38 +54,57 @@ struct Trouble {
     error: String,
 }
 
-impl ForEver {
+impl Waits {
+    /// For the lanes, which must not go on without.
+    pub fn for_ever() -> Self {
+        Waits::default()
+    }
+
+    /// For a start, and for commands that write.
+    pub fn at_most(limit: Duration) -> Self {
+        Waits { limit: Some(limit), ..Waits::default() }
+    }
+
+    /// For people who want an answer: what takes longer than a second after its first failure is given
+    /// up, without a word in the log.
+    pub fn for_people() -> Self {
+        Waits { limit: Some(Duration::from_secs(1)), is_quiet: true, ..Waits::default() }
+    }
+
     /// From now on waits this long at most: the process wants to end.
     pub fn give_up_after(&self, time: Duration) {
         self.lock().gives_up_at = Some(Instant::now() + time);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn gives_up(&self) -> bool {
-        self.lock().gives_up_at.is_some_and(|at| at <= Instant::now())
-    }
-
-    fn note(&self, error: &str) {
+    /// Notes a failure of this thread; whether it is the last one that is waited for.
+    fn note(&self, error: &str) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        let trouble = state.trouble.get_or_insert_with(|| {
+        let trouble = state.troubles.entry(std::thread::current().id()).or_insert_with(|| {
             let error = String::new();
             Trouble { since: now, said: None, error }
         });
         error.clone_into(&mut trouble.error);
         let since = now - trouble.since;
-        if since >= SAID_AFTER && trouble.said.is_none_or(|said| now - said >= SAY_EVERY) {
+        let is_due = since >= SAID_AFTER && trouble.said.is_none_or(|said| now - said >= SAY_EVERY);
+        if is_due && !self.is_quiet {
             trouble.said = Some(now);
             let seconds = since.as_secs();
             tracing::warn!(
                 seconds,
-                "the store does not take what is counted: {error}. Nothing is committed to the log \
-                 meanwhile, and nothing is lost: trying on"
+                "the store does not answer: {error}. What it has not acknowledged is not committed to \
+                 the log, and nothing is lost: trying on"
             );
         }
+        self.limit.is_some_and(|limit| since >= limit)
+    }
+
+    fn gives_up(&self) -> bool {
+        self.lock().gives_up_at.is_some_and(|at| at <= Instant::now())
     }
 }
 
@@ -85,9 +113,12 @@ fn pause_after(attempt: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LAST_PAUSE)
 }
 
-impl Patience for ForEver {
+impl Patience for Waits {
     fn wait(&self, attempt: u32, error: &str) -> bool {
-        self.note(error);
+        if self.note(error) {
+            self.answered(); // with no: the next thing that is asked has a time of its own
+            return false;
+        }
         let until = Instant::now() + pause_after(attempt);
         while !self.gives_up() {
             let left = until.saturating_duration_since(Instant::now());
@@ -100,7 +131,9 @@ impl Patience for ForEver {
     }
 
     fn answered(&self) {
-        let Some(trouble) = self.lock().trouble.take() else { return };
+        let Some(trouble) = self.lock().troubles.remove(&std::thread::current().id()) else {
+            return;
+        };
         if trouble.said.is_some() {
             let seconds = trouble.since.elapsed().as_secs();
             tracing::info!(seconds, "the store answers again");
@@ -109,30 +142,12 @@ impl Patience for ForEver {
 
     fn trouble(&self) -> Option<String> {
         let state = self.lock();
-        let trouble = state.trouble.as_ref()?;
-        let seconds = trouble.since.elapsed();
-        (seconds >= SAID_AFTER).then(|| {
-            let seconds = seconds.as_secs();
-            let error = &trouble.error;
+        let trouble = state.troubles.values().min_by_key(|trouble| trouble.since)?;
+        let since = trouble.since.elapsed();
+        (since >= SAID_AFTER).then(|| {
+            let (seconds, error) = (since.as_secs(), &trouble.error);
             format!("the store has not taken what is counted for {seconds} s: {error}")
         })
-    }
-}
-
-/// Tries a few times, in a second or so: for people who wait for an answer.
-#[derive(Clone, Copy, Debug)]
-pub struct ForPeople;
-
-impl Patience for ForPeople {
-    fn wait(&self, attempt: u32, _error: &str) -> bool {
-        std::thread::sleep(pause_after(attempt));
-        attempt < 4
-    }
-
-    fn answered(&self) {}
-
-    fn trouble(&self) -> Option<String> {
-        None
     }
 }
 
@@ -149,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_end_is_not_waited_for() {
-        let patience = ForEver::default();
+        let patience = Waits::for_ever();
         assert!(patience.wait(1, "down"));
         patience.give_up_after(Duration::ZERO);
         assert!(!patience.wait(100, "down"), "the process wants to end");
@@ -157,13 +172,28 @@ mod tests {
 
     #[test]
     fn trouble_is_said_after_a_while_and_goes_with_an_answer() {
-        let patience = ForEver::default();
+        let patience = Waits::for_ever();
         patience.note("down");
         assert_eq!(patience.trouble(), None, "one failure is no trouble yet");
         std::thread::sleep(SAID_AFTER);
         let said = patience.trouble().expect("half a second is");
         assert!(said.contains("down"), "{said}");
+        std::thread::scope(|scope| {
+            scope.spawn(|| patience.answered());
+        });
+        assert_eq!(patience.trouble(), Some(said), "another thread was answered, not this one");
         patience.answered();
         assert_eq!(patience.trouble(), None);
+    }
+
+    #[test]
+    fn a_bounded_patience_ends_and_begins_anew() {
+        let patience = Waits::at_most(Duration::from_millis(120));
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let attempts = (1..).take_while(|attempt| patience.wait(*attempt, "down")).count();
+            assert!(attempts >= 2, "{attempts}");
+            assert!(begun.elapsed() >= Duration::from_millis(120));
+        }
     }
 }

@@ -8,6 +8,7 @@ use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::{ChunkError, Id};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// Partitions that are read together.
 const TOGETHER: usize = 64;
@@ -21,7 +22,7 @@ impl CassandraStore {
         let cluster = &self.shared.cluster;
         let mut slices = Vec::new();
         for &epoch_ms in self.shared.generation.epochs_ms() {
-            let kept_ms = self.kept_from_ms(epoch_ms);
+            let kept_ms = self.kept_from(epoch_ms);
             let from_ms = query.from_ms.unwrap_or(i64::MIN).max(kept_ms);
             let to_ms = query.to_ms.unwrap_or(i64::MAX);
             if from_ms >= to_ms {
@@ -91,8 +92,9 @@ impl CassandraStore {
 
     /// Reads partitions again, for readers to come.
     pub(super) fn refresh(&self, partitions: &[Partition<'static>]) -> Result<(), SinkError> {
+        let read_at = Instant::now();
         let rows = self.counts(partitions, Select::All)?;
-        self.shared.views.install(partitions, rows);
+        self.shared.views.install(partitions, rows, read_at);
         Ok(())
     }
 

@@ -27,9 +27,10 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 /// Statements in a batch at most.
 const BATCH_STATEMENTS: usize = 100;
@@ -46,7 +47,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// Where the cluster is, and how it is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClusterOptions {
     /// Some of its nodes, `host:port`.
     pub nodes: Vec<String>,
@@ -66,6 +67,17 @@ pub struct ClusterOptions {
     pub tls: Tls,
 }
 
+impl std::fmt::Debug for ClusterOptions {
+    /// Without name and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ClusterOptions { nodes, keyspace, datacenter, consistency, .. } = self;
+        let mut options = f.debug_struct("ClusterOptions");
+        options.field("nodes", nodes).field("keyspace", keyspace);
+        options.field("datacenter", datacenter).field("consistency", consistency);
+        options.finish_non_exhaustive()
+    }
+}
+
 /// How connections are encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tls {
@@ -82,8 +94,10 @@ pub struct CassandraCluster {
     session: Session,
     statements: Statements,
     in_flight: usize,
-    /// Requests that may be on their way at once, for now.
+    /// Writes that may be on their way at once, for now, of one who writes.
     window: AtomicUsize,
+    /// And of all of them, at most.
+    permits: Semaphore,
 }
 
 impl CassandraCluster {
@@ -94,7 +108,8 @@ impl CassandraCluster {
         let statements = prepared.map_err(|error| of_prepare(&error))?;
         let in_flight = options.in_flight.max(1);
         let window = AtomicUsize::new(in_flight);
-        Ok(CassandraCluster { runtime, session, statements, in_flight, window })
+        let permits = Semaphore::new(in_flight);
+        Ok(CassandraCluster { runtime, session, statements, in_flight, window, permits })
     }
 
     /// Runs statements of a schema, one after the other.
@@ -102,7 +117,13 @@ impl CassandraCluster {
         let (runtime, session) = connect(options)?;
         for statement in statements {
             let ran = runtime.block_on(session.query_unpaged(statement.as_str(), ()));
-            ran.map_err(|error| of_execution(&error))?;
+            ran.map_err(|error| match error {
+                ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+                    DbError::Unauthorized,
+                    words,
+                )) => ClusterError::Refused(words),
+                other => of_execution(&other),
+            })?;
         }
         runtime
             .block_on(session.await_schema_agreement())
@@ -354,7 +375,7 @@ impl Cluster for CassandraCluster {
         let each = |(stored,): (Option<String>,)| found = stored;
         // Of a write under a condition only a serial read is sure to see all.
         let mut read = self.statements.read_generation.clone();
-        read.set_consistency(Consistency::LocalSerial);
+        read.set_consistency(Consistency::Serial);
         self.runtime.block_on(self.rows(&read, ("current",), each))?;
         let absent = || ClusterError::Unavailable("a generation was not written".to_owned());
         found.ok_or_else(absent)
@@ -362,32 +383,44 @@ impl Cluster for CassandraCluster {
 
     fn write(&self, generation: &str, writes: &[Write<'_>]) -> Result<(), NotWritten> {
         let window = self.window.load(Ordering::Relaxed).max(1);
-        let send = |range: Range<usize>| async move {
-            let sent = self.send(generation, &writes[range.clone()]).await;
-            sent.map_err(|error| (range, error))
+        let groups = groups(writes);
+        let mut is_acknowledged = vec![false; groups.len()];
+        let mut worst: Option<ClusterError> = None;
+        // After a failure nothing more is begun: whoever asks decides first whether to go on.
+        let has_failed = AtomicBool::new(false);
+        let send = |number: usize| {
+            let (range, has_failed) = (groups[number].clone(), &has_failed);
+            async move {
+                let _permit = self.permits.acquire().await.ok();
+                if has_failed.load(Ordering::Relaxed) {
+                    return (number, None);
+                }
+                let sent = self.send(generation, &writes[range]).await;
+                has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+                (number, Some(sent))
+            }
         };
-        let mut failed = Vec::new();
-        let mut sent = stream::iter(groups(writes)).map(send).buffer_unordered(window);
+        let mut sent = stream::iter(0..groups.len()).map(send).buffer_unordered(window);
         self.runtime.block_on(async {
-            while let Some(sent) = sent.next().await {
-                let refusal = sent.err();
-                let ends = matches!(refusal, Some((_, ClusterError::Refused(_))));
-                failed.extend(refusal);
-                if ends {
-                    break; // the others would be, too
+            while let Some((number, sent)) = sent.next().await {
+                match sent {
+                    Some(Ok(())) => is_acknowledged[number] = true,
+                    Some(Err(error)) if !matches!(worst, Some(ClusterError::Refused(_))) => {
+                        worst = Some(error);
+                    }
+                    _ => {}
                 }
             }
         });
         drop(sent);
-        let Some((_, error)) = failed.first().cloned() else {
+        let Some(error) = worst else {
             let more = (window + window.div_ceil(8)).min(self.in_flight);
             self.window.store(more, Ordering::Relaxed);
             return Ok(());
         };
         self.window.store((window / 2).max(1), Ordering::Relaxed);
-        let mut left: Vec<usize> = failed.into_iter().flat_map(|(range, _)| range).collect();
-        left.sort_unstable();
-        Err(NotWritten { left, error })
+        let left = groups.iter().zip(&is_acknowledged).filter(|(_, is)| !**is);
+        Err(NotWritten { left: left.flat_map(|(range, _)| range.clone()).collect(), error })
     }
 
     fn pages(&self, generation: &str, epoch_ms: i64) -> Result<Vec<i64>, ClusterError> {
@@ -489,14 +522,14 @@ impl Cluster for CassandraCluster {
 type CountColumns = (String, i32, Option<i64>, Option<i64>);
 type LaneColumns = (Option<i64>, Option<String>, Option<i64>);
 
-/// Whether it helps to ask again.
+/// Whether it helps to ask again. A cluster whose own tables of permissions are away says that one is
+/// not authorized, so that is waited for, too.
 fn of_attempt(error: &RequestAttemptError) -> ClusterError {
     let words = error.to_string();
     match error {
         RequestAttemptError::DbError(
             DbError::SyntaxError
             | DbError::Invalid
-            | DbError::Unauthorized
             | DbError::AuthenticationError
             | DbError::ConfigError
             | DbError::AlreadyExists { .. },

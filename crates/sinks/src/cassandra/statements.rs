@@ -5,6 +5,7 @@ use futures_util::future::try_join;
 use marquee_model::Side;
 use scylla::client::session::Session;
 use scylla::errors::PrepareError;
+use scylla::statement::SerialConsistency;
 use scylla::statement::prepared::PreparedStatement;
 
 /// All of them, prepared.
@@ -36,6 +37,12 @@ pub(super) struct Statements {
 /// Rows of a page of an answer. Rows of members are large.
 const PAGE_ROWS: i32 = 5_000;
 const PAGE_ROWS_OF_MEMBERS: i32 = 16;
+
+/// A generation is created once, whatever data centers there are.
+fn once_everywhere(mut statement: PreparedStatement) -> PreparedStatement {
+    statement.set_serial_consistency(Some(SerialConsistency::Serial));
+    statement
+}
 
 const CELL: &str = "generation = ? AND epoch_ms = ? AND epoch_start = ? AND slice = ?";
 
@@ -78,7 +85,7 @@ impl Statements {
         .await?;
         Ok(Statements {
             read_generation: read("generations", "generation", "name = ?", 1).await?,
-            create_generation: prepare(create, 1).await?,
+            create_generation: once_everywhere(prepare(create, 1).await?),
             counts: [impressions, plays],
             write_members: update("members", "ids = ?", &format!("{of_members} AND name = ?"))
                 .await?,

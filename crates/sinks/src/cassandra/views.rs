@@ -32,7 +32,8 @@ pub(super) struct Views {
 /// One partition.
 #[derive(Debug)]
 struct View {
-    read_at: Instant,
+    /// When its reading began; `None` while it is read for the first time, and only told what changes.
+    read_at: Option<Instant>,
     used_at: Instant,
     /// By video, the counts of each lane.
     videos: BTreeMap<String, Vec<(u32, CellCounts)>>,
@@ -40,6 +41,10 @@ struct View {
 }
 
 impl View {
+    fn new(used_at: Instant) -> Self {
+        View { read_at: None, used_at, videos: BTreeMap::new(), rows: 0 }
+    }
+
     fn note(&mut self, video: &str, lane: u32, counts: CellCounts) {
         if !self.videos.contains_key(video) {
             self.videos.insert(video.to_owned(), Vec::new());
@@ -80,18 +85,27 @@ impl Views {
         }
     }
 
-    /// Takes rows that were read.
-    pub(super) fn install(&self, partitions: &[Partition<'static>], rows: Vec<Vec<CountRow>>) {
+    /// Partitions are about to be read: what is acknowledged meanwhile must not be missed.
+    fn begin(&self, partitions: &[Partition<'static>]) -> Instant {
         let now = Instant::now();
         let mut views = self.lock();
+        for at in partitions {
+            views.entry(at.clone()).or_insert_with(|| View::new(now));
+        }
+        now
+    }
+
+    /// Takes rows whose reading began then.
+    pub(super) fn install(
+        &self,
+        partitions: &[Partition<'static>],
+        rows: Vec<Vec<CountRow>>,
+        read_at: Instant,
+    ) {
+        let mut views = self.lock();
         for (at, rows) in partitions.iter().zip(rows) {
-            let view = views.entry(at.clone()).or_insert_with(|| View {
-                read_at: now,
-                used_at: now,
-                videos: BTreeMap::new(),
-                rows: 0,
-            });
-            view.read_at = now;
+            let view = views.entry(at.clone()).or_insert_with(|| View::new(read_at));
+            view.read_at = Some(read_at);
             for CountRow { video, lane, impressions, plays } in rows {
                 view.note(&video, lane, CellCounts { impressions, plays });
             }
@@ -101,7 +115,8 @@ impl Views {
 
     /// Lets views go that were not used for the longest, if there are too many rows.
     fn let_go(&self, views: &mut HashMap<Partition<'static>, View>) {
-        let mut rows: usize = views.values().map(|view| view.rows).sum();
+        // An empty one takes something, too.
+        let mut rows: usize = views.values().map(|view| view.rows + 1).sum();
         if rows <= self.most_rows {
             return;
         }
@@ -112,7 +127,7 @@ impl Views {
             if rows <= self.most_rows {
                 break;
             }
-            rows -= views.remove(&at).map_or(0, |view| view.rows);
+            rows -= views.remove(&at).map_or(0, |view| view.rows + 1);
         }
     }
 
@@ -126,28 +141,37 @@ impl Views {
         mut each: impl FnMut(&Partition<'static>, &str, CellCounts),
     ) -> Result<(), SinkError> {
         let unread = self.older_than(partitions, OLD_AFTER);
+        let keeps = self.most_rows > 0;
+        let read_at = if keeps { self.begin(&unread) } else { Instant::now() };
         let rows = if unread.is_empty() { Vec::new() } else { read(&unread)? };
         // Told as they were read: there may be more of them than are kept.
         let of_unread: HashMap<&Partition<'_>, BTreeMap<String, CellCounts>> =
             unread.iter().zip(rows.iter().map(|rows| sums(rows))).collect();
         let now = Instant::now();
+        let mut gone = Vec::new();
         {
             let mut views = self.lock();
             for at in partitions {
                 if let Some(sums) = of_unread.get(at) {
                     sums.iter().for_each(|(video, counts)| each(at, video, *counts));
-                } else if let Some(view) = views.get_mut(at) {
+                } else if let Some(view) = views.get_mut(at).filter(|view| view.read_at.is_some()) {
                     view.used_at = now;
                     for (video, lanes) in &view.videos {
                         let counts = lanes.iter().map(|(_, counts)| *counts);
                         each(at, video, counts.fold(CellCounts::default(), CellCounts::plus));
                     }
+                } else {
+                    gone.push(at.clone()); // let go since it was looked at
                 }
             }
         }
         drop(of_unread);
-        if self.most_rows > 0 {
-            self.install(&unread, rows);
+        let again = if gone.is_empty() { Vec::new() } else { read(&gone)? };
+        for (at, rows) in gone.iter().zip(&again) {
+            sums(rows).iter().for_each(|(video, counts)| each(at, video, *counts));
+        }
+        if keeps {
+            self.install(&unread, rows, read_at);
             self.refresh_later(store, partitions);
         }
         Ok(())
@@ -161,7 +185,8 @@ impl Views {
     ) -> Vec<Partition<'static>> {
         let views = self.lock();
         let is_old = |at: &&Partition<'static>| {
-            views.get(*at).is_none_or(|view| view.read_at.elapsed() >= age)
+            let read_at = views.get(*at).and_then(|view| view.read_at);
+            read_at.is_none_or(|read_at| read_at.elapsed() >= age)
         };
         partitions.iter().filter(is_old).cloned().collect()
     }
@@ -174,13 +199,21 @@ impl Views {
         if stale.is_empty() || self.is_refreshing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let store = store.clone();
+        let refreshing = Refreshing(store.clone());
         std::thread::spawn(move || {
-            if let Err(error) = store.refresh(&stale) {
+            if let Err(error) = refreshing.0.refresh(&stale) {
                 tracing::debug!("counts were not read again: {error}");
             }
-            store.shared.views.is_refreshing.store(false, Ordering::Release);
         });
+    }
+}
+
+/// While counts are read again; also a panic ends that.
+struct Refreshing(CassandraStore);
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        self.0.shared.views.is_refreshing.store(false, Ordering::Release);
     }
 }
 

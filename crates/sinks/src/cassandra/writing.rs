@@ -44,7 +44,8 @@ struct Gathered<'c> {
     values: Vec<Value<'c>>,
     /// Videos and chunks of all values, one after the other.
     bytes: Vec<u8>,
-    pages: BTreeSet<(Page, i32)>,
+    /// And the start of the epoch that wants it.
+    pages: BTreeSet<(Page, i64, i32)>,
     slices: BTreeSet<(Slice, i32)>,
     parts: Vec<(u32, Partition<'c>, i32, i32)>,
     /// New counts of cells, for readers in this process.
@@ -174,7 +175,7 @@ impl CassandraStore {
         let page = (epoch_ms, page_of(epoch_ms, epoch_start_ms));
         if ttl_seconds != 0 || !self.shared.known.has_page(&page) {
             // Later epochs of the page go later, and so must the page.
-            to.pages.insert((page, ttl_seconds));
+            to.pages.insert((page, epoch_start_ms, ttl_seconds));
         }
     }
 
@@ -264,9 +265,11 @@ impl CassandraStore {
     }
 
     fn write_places(&self, gathered: &Gathered<'_>) -> Result<(), SinkError> {
-        let pages = gathered.pages.iter().map(|((epoch_ms, page), ttl_seconds)| Write {
+        // The latest epoch has the last word: what has gone once may have left a tombstone, which only
+        // a later timestamp outlives.
+        let pages = gathered.pages.iter().map(|((epoch_ms, page), start_ms, ttl_seconds)| Write {
             column: Column::Page { epoch_ms: *epoch_ms, page: *page },
-            timestamp: start_timestamp(page * epoch_ms * super::PAGE_EPOCHS),
+            timestamp: start_timestamp(*start_ms),
             ttl_seconds: *ttl_seconds,
         });
         let slices =
@@ -281,7 +284,7 @@ impl CassandraStore {
             ttl_seconds: *ttl_seconds,
         });
         self.write(&pages.chain(slices).chain(parts).collect::<Vec<_>>())?;
-        let pages = gathered.pages.iter().map(|(page, _)| *page);
+        let pages = gathered.pages.iter().map(|(page, ..)| *page);
         let slices = gathered.slices.iter().map(|(slice, _)| slice.clone());
         let parts = gathered.parts.iter();
         let parts = parts.map(|(lane, at, part, _)| (*lane, at.clone().into_owned(), *part));
@@ -295,21 +298,19 @@ impl CassandraStore {
         let frontier_ms = state.frontier.saturating_mul(longest_ms);
         let known = &self.shared.known;
         let moves = known.moves_frontier(lane, state.frontier, frontier_ms);
-        let mut writes = Vec::new();
+        // The state first, which has its frontier in it: a new frontier beside old offsets would make
+        // late what was counted in time.
+        if with_state {
+            let json = serde_json::to_string(state).expect("numbers and lists always serialize");
+            let column = Column::State { lane, state: &json };
+            let timestamp = known.next_state(lane, &state.next_offsets);
+            self.write(&[Write { column, timestamp, ttl_seconds: 0 }])?;
+        }
         if moves {
             // As a count: the largest stays.
             let column = Column::Frontier { lane, frontier: state.frontier };
             let timestamp = start_timestamp(frontier_ms).saturating_add(1);
-            writes.push(Write { column, timestamp, ttl_seconds: 0 });
-        }
-        let json = serde_json::to_string(state).expect("numbers and lists always serialize");
-        if with_state {
-            let column = Column::State { lane, state: &json };
-            let timestamp = known.next_state(lane, &state.next_offsets);
-            writes.push(Write { column, timestamp, ttl_seconds: 0 });
-        }
-        self.write(&writes)?;
-        if moves {
+            self.write(&[Write { column, timestamp, ttl_seconds: 0 }])?;
             known.moved_frontier(lane, state.frontier);
         }
         Ok(())
