@@ -199,7 +199,7 @@ fn a_million_events_arrive_under_every_fault_and_each_is_counted_once() {
     let Some(mut test) = Test::new("faults", 116_000, "6h") else { return };
     let (config, other) = (test.config("one"), test.config("two"));
     let one = test.start(&config);
-    let mut arriving = test.setup.arrive(&test.client, &test.data, 30_000);
+    let mut arriving = test.setup.arrive(&test.client, &test.data, 20_000);
 
     // Killed.
     test.plant();

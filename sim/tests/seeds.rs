@@ -48,11 +48,14 @@ fn whatever_happens_the_contract_holds() {
 
 #[test]
 fn what_was_found_once_stays_repaired() {
-    for (seed, history, found) in REMEMBERED {
+    for (seed, expected, found) in REMEMBERED {
         let mut hasher = SipHasher13::new();
-        hasher.write(format!("{:?}", script(seed)).as_bytes());
+        // As it was written before processes could share a store: these seeds draw what they drew.
+        let history = script(seed);
+        assert!(!history.setup.is_shared, "seed {seed} draws another history ({found})");
+        hasher.write(format!("{history:?}").replace(" is_shared: false,", "").as_bytes());
         let drawn = hasher.finish();
-        assert_eq!(drawn, history, "seed {seed} draws another history: {drawn:#018x} ({found})");
+        assert_eq!(drawn, expected, "seed {seed} draws another history: {drawn:#018x} ({found})");
         check(seed);
     }
 }
