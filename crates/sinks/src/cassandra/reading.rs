@@ -92,9 +92,12 @@ impl CassandraStore {
 
     /// Reads partitions again, for readers to come.
     pub(super) fn refresh(&self, partitions: &[Partition<'static>]) -> Result<(), SinkError> {
-        let read_at = Instant::now();
-        let rows = self.counts(partitions, Select::All)?;
-        self.shared.views.install(partitions, rows, read_at);
+        // One after the other: nobody waits for it, and those who ask meanwhile should not, either.
+        for at in partitions {
+            let (at, read_at) = (std::slice::from_ref(at), Instant::now());
+            let rows = self.counts(at, Select::All)?;
+            self.shared.views.install(at, rows, read_at);
+        }
         Ok(())
     }
 
