@@ -1,5 +1,5 @@
-//! The Cassandra store (ScyllaDB, too): a keyspace that any number of processes write into, without a
-//! lock, a transaction or a read before a write.
+//! The Cassandra store: a keyspace that any number of processes write into, without a lock, a
+//! transaction or a read before a write.
 //!
 //! | table | partition | row | column |
 //! |---|---|---|---|

@@ -190,6 +190,22 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_partitions_all_are_forgotten_and_new_parts_begin() {
+        let known = Known::new(7);
+        let of = |epoch: i64| Partition { epoch_start_ms: epoch * 60, ..at(1) };
+        for epoch in 0..PARTS_OF_A_LANE as i64 {
+            assert_eq!(known.part(0, &of(epoch), 1), (7, false));
+        }
+        known.told([], [], [(0, of(0), 7)]);
+        assert_eq!(known.part(0, &of(0), 1), (7, true), "none was forgotten");
+        let (next, is_told) = known.part(0, &of(-1), 1);
+        assert!(next != 7 && !is_told);
+        assert_eq!(known.part(0, &of(0), 1), (next, false), "a part that is not filled up again");
+        assert_eq!(known.part(1, &of(0), 1), (7, false), "other lanes have their own");
+        assert_eq!(known.lock().parts[&0].len(), 2);
+    }
+
+    #[test]
     fn what_is_closed_is_forgotten() {
         let known = Known::new(0);
         known.part(0, &at(1), 10);

@@ -83,9 +83,10 @@ impl CassandraStore {
         }
         for partitions in partitions.chunks(TOGETHER) {
             let read = |stale: &[Partition<'static>]| self.counts(stale, Select::All);
-            self.shared.views.read(self, partitions, read, |at, video, counts| {
+            self.shared.views.read(partitions, read, |at, video, counts| {
                 each(key_of(at, video), counts);
             })?;
+            self.shared.views.refresh_later(self, partitions);
         }
         Ok(())
     }

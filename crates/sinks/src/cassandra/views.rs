@@ -135,7 +135,6 @@ impl Views {
     /// old.
     pub(super) fn read(
         &self,
-        store: &CassandraStore,
         partitions: &[Partition<'static>],
         read: impl Fn(&[Partition<'static>]) -> Result<Vec<Vec<CountRow>>, SinkError>,
         mut each: impl FnMut(&Partition<'static>, &str, CellCounts),
@@ -172,7 +171,6 @@ impl Views {
         }
         if keeps {
             self.install(&unread, rows, read_at);
-            self.refresh_later(store, partitions);
         }
         Ok(())
     }
@@ -193,7 +191,7 @@ impl Views {
 
     /// Has those read again that are stale, by one thread at a time. Where that fails they become too
     /// old, and whoever asks next is told.
-    fn refresh_later(&self, store: &CassandraStore, partitions: &[Partition<'static>]) {
+    pub(super) fn refresh_later(&self, store: &CassandraStore, partitions: &[Partition<'static>]) {
         let mut stale = self.older_than(partitions, STALE_AFTER);
         stale.retain(|at| self.lock().contains_key(at));
         if stale.is_empty() || self.is_refreshing.swap(true, Ordering::AcqRel) {
@@ -229,4 +227,77 @@ fn sums(rows: &[CountRow]) -> BTreeMap<String, CellCounts> {
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::borrow::Cow;
+    use std::cell::RefCell;
+
+    fn at(bucket: u8) -> Partition<'static> {
+        Partition { epoch_ms: 60, epoch_start_ms: 0, slice: Cow::Borrowed(""), bucket }
+    }
+
+    fn row(video: &str, lane: u32, impressions: u64) -> CountRow {
+        CountRow { video: video.to_owned(), lane, impressions, plays: 0 }
+    }
+
+    fn shown(impressions: u64) -> CellCounts {
+        CellCounts { impressions, plays: 0 }
+    }
+
+    /// Reads partitions that each have one video of two lanes; what is told, and what was asked for.
+    fn read(views: &Views, buckets: &[u8], meanwhile: impl Fn()) -> (Vec<(u8, u64)>, Vec<u8>) {
+        let partitions: Vec<_> = buckets.iter().map(|bucket| at(*bucket)).collect();
+        let (mut told, asked) = (Vec::new(), RefCell::new(Vec::new()));
+        let ask = |partitions: &[Partition<'static>]| {
+            asked.borrow_mut().extend(partitions.iter().map(|at| at.bucket));
+            meanwhile();
+            Ok(partitions.iter().map(|_| vec![row("v", 0, 2), row("v", 1, 3)]).collect())
+        };
+        let each = |at: &Partition<'static>, _: &str, counts: CellCounts| {
+            told.push((at.bucket, counts.impressions));
+        };
+        views.read(&partitions, ask, each).expect("it reads");
+        told.sort_unstable();
+        (told, asked.into_inner())
+    }
+
+    #[test]
+    fn what_is_known_is_not_asked_for_and_grows_with_what_is_acknowledged() {
+        let views = Views::new(100);
+        assert_eq!(read(&views, &[1], || ()), (vec![(1, 5)], vec![1]));
+        views.note(&at(1), "v", 0, shown(7));
+        views.note(&at(1), "v", 1, shown(1));
+        assert_eq!(read(&views, &[1], || ()), (vec![(1, 10)], vec![]), "and never shrinks");
+    }
+
+    #[test]
+    fn what_is_acknowledged_while_it_is_read_for_the_first_time_is_not_missed() {
+        let views = Views::new(100);
+        read(&views, &[1], || views.note(&at(1), "v", 0, shown(9)));
+        assert_eq!(read(&views, &[1], || ()), (vec![(1, 12)], vec![]));
+    }
+
+    #[test]
+    fn what_is_let_go_while_others_are_read_is_read_again_and_told() {
+        let views = Views::new(100);
+        read(&views, &[1], || ());
+        let let_go = || drop(views.lock().remove(&at(1)));
+        assert_eq!(read(&views, &[1, 2], let_go), (vec![(1, 5), (2, 5)], vec![2, 1]));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be_and_all_is_told() {
+        let views = Views::new(10);
+        let buckets: Vec<u8> = (0..50).collect();
+        let (told, _) = read(&views, &buckets, || ());
+        assert_eq!(told.len(), 50);
+        let rows = views.lock().values().map(|view| view.rows + 1).sum::<usize>();
+        assert!(rows <= 10, "{rows}");
+        let keeps_none = Views::new(0);
+        read(&keeps_none, &[1], || ());
+        assert_eq!(read(&keeps_none, &[1], || ()), (vec![(1, 5)], vec![1]), "it always asks");
+    }
 }
