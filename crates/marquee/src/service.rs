@@ -2,14 +2,14 @@
 
 use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind, StoreKind};
-use crate::log::{self, Log};
+use crate::log::{self, Log, LogAgain};
 use crate::repair::Repairs;
 use crate::store::{self, OpenStore};
 use crate::wiring;
-use marquee_runtime::SystemClock;
+use marquee_runtime::examples::{Examples, ExamplesSettings};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::sealer::{Sealer, SealerSettings};
-use marquee_runtime::{open_files, pages};
+use marquee_runtime::{Plan, SystemClock, open_files, pages};
 use marquee_server::Parts;
 use marquee_sinks::embedded::OWNER_FILE;
 use marquee_sinks::lake::SealingSettings;
@@ -37,6 +37,8 @@ pub struct Service {
     folder: PathBuf,
     /// `None` where there is no lake.
     sealer: Option<Sealer>,
+    /// `None` where no training examples are made.
+    examples: Option<Examples>,
 }
 
 /// Why a service stops.
@@ -95,6 +97,7 @@ impl Service {
         let fail = fail(&stop);
         let repairs =
             Repairs::start(config, &plan, log.again(), store.readers.clone(), &lanes, fail);
+        let examples = start_examples(config, &plan, log.again(), &store, &lanes, &stop)?;
         let parts = Parts {
             plan,
             log: log.appender(),
@@ -108,7 +111,18 @@ impl Service {
         let server = runtime.spawn(server);
         let folder = config.store.path.clone();
         write_owner(&folder, address)?;
-        Ok(Service { address, lanes, repairs, runtime, server, stop, store, folder, sealer })
+        Ok(Service {
+            address,
+            lanes,
+            repairs,
+            runtime,
+            server,
+            stop,
+            store,
+            folder,
+            sealer,
+            examples,
+        })
     }
 
     /// Where it listens.
@@ -148,6 +162,9 @@ impl Service {
         if let Some(repairs) = self.repairs {
             repairs.stop();
         }
+        if let Some(examples) = self.examples {
+            examples.stop();
+        }
         if let Some(sealer) = self.sealer {
             sealer.stop();
         }
@@ -185,7 +202,7 @@ pub fn refuse_unbuilt(config: &Config) -> Result<(), Failure> {
 
 fn start_lanes(
     config: &Config,
-    plan: &Arc<marquee_runtime::Plan>,
+    plan: &Arc<Plan>,
     log: &Log,
     store: &OpenStore,
     stop: &Arc<watch::Sender<Option<Stop>>>,
@@ -244,6 +261,43 @@ pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
         interval: Duration::from_millis(lake.interval_ms as u64),
         now_ms: wiring::now_ms,
     })
+}
+
+/// How training examples are made; `None` where none are.
+pub fn examples_settings(config: &Config, plan: &Arc<Plan>) -> Option<ExamplesSettings> {
+    let lake = &config.lake;
+    let place = lake.place.clone().filter(|_| lake.examples)?;
+    Some(ExamplesSettings {
+        plan: plan.clone(),
+        place,
+        span_ms: lake.file_span_ms,
+        file_bytes: lake.file_bytes as usize,
+        memory_bytes: wiring::sealer_bytes(config),
+        negatives: f64::from(lake.negatives_ppm) / 1e6,
+        interval: Duration::from_millis(lake.examples_interval_ms as u64),
+        corrections_ms: lake.corrections_ms,
+        now_ms: wiring::now_ms,
+    })
+}
+
+/// Makes training examples, where that is wanted.
+fn start_examples(
+    config: &Config,
+    plan: &Arc<Plan>,
+    log: LogAgain,
+    store: &OpenStore,
+    lanes: &Lanes,
+    stop: &Arc<watch::Sender<Option<Stop>>>,
+) -> Result<Option<Examples>, Failure> {
+    let Some(settings) = examples_settings(config, plan) else { return Ok(None) };
+    let (plan, lanes_of, store) = (plan.clone(), store.readers.clone(), store.readers.clone());
+    let open = move || {
+        let events = log.events(&*lanes_of, &plan, 1);
+        events.map_err(|failure| failure.lines().join("; "))
+    };
+    let status = lanes.status().clone();
+    let examples = Examples::start(settings, store, Box::new(open), status, fail(stop));
+    Ok(Some(examples.map_err(Failure::failed)?))
 }
 
 /// Beside the store whose counts they go with.

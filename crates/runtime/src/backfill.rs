@@ -8,6 +8,7 @@
 mod bucket;
 mod count;
 mod dead;
+mod intake;
 mod into_store;
 mod join;
 mod log;
@@ -19,8 +20,11 @@ mod scatter;
 mod shared;
 
 pub use dead::DeadLetters;
+pub(crate) use intake::Intake;
 pub use into_store::{IntoStoreError, write_into};
+pub(crate) use log::LogReader;
 pub use log::{LogEvents, LogPart};
+pub(crate) use parse::Parser;
 pub(crate) use recompute::reach_ms;
 pub use recompute::{Events, ExpectedCell, Recompute, RecomputeError, Recomputed};
 
@@ -126,7 +130,7 @@ impl Backfill<'_> {
                 Scatter::new(self.plan, self.secret, &buckets, &symbols, self.with_members);
             let mut parser = parse::Parser::new(self.plan, &files, &dead, scatter);
             parser.run(thread, progress)?;
-            Ok::<_, BackfillError>((parser.scatter.summary, parser.scatter.epochs_of_lanes))
+            Ok::<_, BackfillError>((parser.intake.summary, parser.intake.epochs_of_lanes))
         };
         let mut summary = Summary::default();
         let mut epochs_of_lanes = vec![BTreeSet::new(); self.plan.lanes as usize];

@@ -1,5 +1,6 @@
 //! Drives the pure pipeline: [`backfill`] over files that end, [`lanes`] over a log that does not.
-//! [`sealer`] brings what they have closed into the lake, and [`verify`] compares what either has left
+//! [`sealer`] brings what they have closed into the lake, [`examples`] makes training examples of it,
+//! and [`verify`] compares what either has left
 //! in a store with the input, counted once more.
 //!
 //! Here, and not in the pipeline, are threads, clocks and errors of the outside world.
@@ -8,6 +9,7 @@ pub mod backfill;
 pub mod lanes;
 
 mod clock;
+pub mod examples;
 pub mod open_files;
 pub mod pages;
 mod plan;

@@ -3,6 +3,7 @@
 //! All numbers but those named `replayed` are functions of the log position: doing work again
 //! does not change them (invariant HONEST).
 
+use crate::examples::ExamplesStatus;
 use marquee_pipeline::lane::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -107,6 +108,8 @@ struct Board {
     failure: Option<String>,
     /// `None` where none is scheduled.
     repair: Option<RepairStatus>,
+    /// `None` where none are made.
+    examples: Option<ExamplesStatus>,
 }
 
 impl StatusBoard {
@@ -180,6 +183,16 @@ impl StatusBoard {
     /// Notes what the scheduled repair has done; it is scheduled from the first note on.
     pub fn note_repair(&self, note: impl FnOnce(&mut RepairStatus)) {
         note(self.lock().repair.get_or_insert_default());
+    }
+
+    /// Notes what was made of training examples since the start.
+    pub fn note_examples(&self, status: ExamplesStatus) {
+        self.lock().examples = Some(status);
+    }
+
+    /// What was made of training examples; `None` where none are made.
+    pub fn examples(&self) -> Option<ExamplesStatus> {
+        self.lock().examples
     }
 
     /// What the scheduled repair has done; `None` where none is scheduled.

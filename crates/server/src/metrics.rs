@@ -76,6 +76,7 @@ fn registry(app: &App) -> Registry {
     counters(&mut registry, &lanes);
     work(&mut registry, &lanes);
     repair(&mut registry, app);
+    examples(&mut registry, app);
     collector(&mut registry, app);
     if let Some(lake) = &app.lake {
         lake::register(&mut registry, &lake.numbers());
@@ -247,6 +248,27 @@ fn repair(registry: &mut Registry, app: &App) {
         let help = "When the last comparison was finished, since 1970 UTC";
         registry.register("last_success_seconds", help, last);
     }
+}
+
+/// Only where training examples are made.
+fn examples(registry: &mut Registry, app: &App) {
+    let Some(status) = app.status.examples() else { return };
+    let registry = registry.sub_registry_with_prefix("examples");
+    let mut count = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    count("rows", "Training examples that were listed, corrections included", status.rows);
+    count("corrections", "Rows of stretches that had been listed before", status.corrections);
+    count("stretches", "Stretches of lanes that were listed", status.stretches);
+    let help = "Of these, stretches of which the log had lost events";
+    count("cut_stretches", help, status.cut);
+    count("failures", "Times that examples could not be made", status.failures);
+    let waiting = Number::default();
+    waiting.set(status.waiting as f64);
+    let help = "Closed stretches of lanes that wait for their examples";
+    registry.register("waiting_stretches", help, waiting);
 }
 
 fn collector(registry: &mut Registry, app: &App) {

@@ -44,6 +44,14 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
             "duplicates": sum(|counters| counters.duplicates),
         },
         "lanes": lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "examples": app.status.examples().map(|made| json!({
+            "rows": made.rows,
+            "corrections": made.corrections,
+            "stretches": made.stretches,
+            "cut": made.cut,
+            "waiting": made.waiting,
+            "failures": made.failures,
+        })),
         "lake": app.lake.as_ref().map(|lake| lake_json(&lake.numbers())),
         "first": {
             "impressions": example(Kind::Impression),

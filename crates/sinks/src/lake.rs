@@ -14,6 +14,7 @@
 
 mod bucket;
 mod copies;
+mod examples;
 mod layout;
 mod manifest;
 mod manifests;
@@ -29,6 +30,10 @@ mod tests;
 
 pub use bucket::{Bucket, LakePlace, S3Place};
 pub use copies::LetterCopies;
+pub use examples::{
+    AttributeKind, AttributeValue, BegunStretch, Example, ExampleKey, ExamplesTable, Label,
+    StretchWriter, WrittenStretch,
+};
 pub use layout::Layout;
 pub use manifest::{Dropped, Entry, LakeFile, Manifest};
 pub use manifests::{Ages, Manifests};

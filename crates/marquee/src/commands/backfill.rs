@@ -6,10 +6,12 @@ use crate::{log, service, store, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
 use marquee_runtime::backfill::{Backfill, BackfillError, DeadLetters, Outcome, write_into};
+use marquee_runtime::examples::{ExamplesSettings, examples_of_files};
 use marquee_runtime::sealer::seal_now;
-use marquee_runtime::{open_files, pages};
-use marquee_sinks::cells;
+use marquee_runtime::{Plan, open_files, pages};
+use marquee_sinks::{Store, cells};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -58,9 +60,10 @@ impl Arguments {
         let inputs =
             [of_kind(Kind::Impression, &self.impressions), of_kind(Kind::Play, &self.plays)]
                 .concat();
+        let plan = Arc::new(plan);
         let backfill = Backfill {
             plan: &plan,
-            inputs,
+            inputs: inputs.clone(),
             threads: self.threads.map_or_else(|| wiring::threads(&config), usize::from),
             memory_bytes: config.runtime.memory_bytes / 2,
             secret: wiring::secret(),
@@ -71,7 +74,7 @@ impl Arguments {
         let outcome = backfill.run(&|read, total| show(&bar, read, total)).map_err(failure)?;
         bar.finish_and_clear();
         let (summary, cells) = (outcome.summary, outcome.rows.len());
-        self.write(&config, &plan, outcome)?;
+        self.write(&config, &plan, outcome, inputs)?;
         let seconds = started.elapsed().as_secs_f64();
         eprintln!(
             "{} events, {} filtered, {} dead, {} cells, {seconds:.2} seconds",
@@ -125,8 +128,9 @@ impl Arguments {
     fn write(
         &self,
         config: &Config,
-        plan: &marquee_runtime::Plan,
+        plan: &Arc<Plan>,
         outcome: Outcome,
+        inputs: Vec<(Kind, PathBuf)>,
     ) -> Result<(), Failure> {
         if let Some(path) = &self.out {
             let with_length = plan.settings.epochs_ms.len() > 1;
@@ -136,13 +140,36 @@ impl Arguments {
         let [run, _] = wiring::random_words();
         write_into(&*store, plan, outcome, run, wiring::now_ms()).map_err(Failure::failed)?;
         let Some(settings) = service::sealer_settings(config) else { return Ok(()) };
-        let sealed = seal_now(&settings, store).map_err(|error| {
+        let sealed = seal_now(&settings, store.clone()).map_err(|error| {
             let later = "the store has everything; `marquee run`, or this again, fills the lake";
             Failure::Failed(format!("{error}; {later}"))
         })?;
         eprintln!("{} files, {} bytes into the lake", sealed.files, sealed.bytes);
-        Ok(())
+        match service::examples_settings(config, plan) {
+            Some(settings) => examples(&settings, store, inputs),
+            None => Ok(()),
+        }
     }
+}
+
+/// Reads the files once more, for the attributes of their impressions.
+fn examples(
+    settings: &ExamplesSettings,
+    store: Arc<dyn Store>,
+    inputs: Vec<(Kind, PathBuf)>,
+) -> Result<(), Failure> {
+    if inputs.iter().any(|(_, path)| path.as_os_str() == "-") {
+        let words =
+            "no examples were made: standard input cannot be read a second time; give files";
+        eprintln!("{words}");
+        return Ok(());
+    }
+    let made = examples_of_files(settings, store, inputs).map_err(|error| {
+        let later = "the counts are stored; this again makes the examples";
+        Failure::Failed(format!("{error}; {later}"))
+    })?;
+    eprintln!("{} examples into the lake", made.rows);
+    Ok(())
 }
 
 fn failure(error: BackfillError) -> Failure {

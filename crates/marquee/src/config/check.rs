@@ -161,6 +161,11 @@ fn lake(config: &Config) -> Vec<Fault> {
                 faults.push(config.fault("lake.url", &found, expected, "\"file:data/lake\""));
             }
         }
+        None if config.lake.examples => {
+            let hint = "examples are rows in the lake: [lake] url says where it is";
+            let fault = config.fault("lake.examples", "true", "false, or a lake", "");
+            faults.push(fault.with_hint(hint));
+        }
         None => {}
     }
     faults

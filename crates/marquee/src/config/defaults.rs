@@ -114,6 +114,10 @@ impl Default for Lake {
             file_bytes: 64 << 20,
             letters: true,
             interval_ms: 5000,
+            examples: false,
+            negatives_ppm: 1_000_000,
+            examples_interval_ms: 60 * MINUTE_MS,
+            corrections_ms: 24 * 60 * MINUTE_MS,
         }
     }
 }

@@ -319,6 +319,14 @@ pub struct Lake {
     pub letters: bool,
     /// How often it is looked what has closed, milliseconds.
     pub interval_ms: i64,
+    /// Whether training examples are made.
+    pub examples: bool,
+    /// The share of examples without a play that is kept, millionths.
+    pub negatives_ppm: u32,
+    /// How often the log is read once more for examples of what has closed, milliseconds.
+    pub examples_interval_ms: i64,
+    /// For so long after it closed the examples of a stretch are corrected, milliseconds; 0: never.
+    pub corrections_ms: i64,
 }
 
 /// `[snapshots]`: how long a restart takes. Nothing here changes a count.

@@ -161,14 +161,22 @@ impl Config {
         lines
     }
 
-    fn lake(&self) -> Option<String> {
-        let place = self.lake.place.as_ref()?;
+    fn lake(&self) -> Vec<String> {
+        let Some(place) = &self.lake.place else { return Vec::new() };
         let span_ms = self.lake.file_span_ms.max(self.aggregate.longest_ms());
-        Some(format!(
+        let mut lines = vec![format!(
             "closed epochs as Parquet in the lake {place}, files of {} or {}",
             format_duration_ms(span_ms),
             format_size(self.lake.file_bytes)
-        ))
+        )];
+        if self.lake.examples {
+            let share = match self.lake.negatives_ppm {
+                1_000_000 => "all impressions".to_owned(),
+                ppm => format!("plays and {} % of other impressions", f64::from(ppm) / 1e4),
+            };
+            lines.push(format!("  training examples of {share}"));
+        }
+        lines
     }
 
     fn repairs(&self) -> Option<String> {

@@ -171,6 +171,11 @@ impl<'w> Section<'w> {
         self.item(key).and_then(|item| item.duration(default_ms, range)).unwrap_or(default_ms)
     }
 
+    /// A share of a whole, in millionths.
+    pub(super) fn share(&self, key: &'static str, default_ppm: u32) -> u32 {
+        self.item(key).and_then(|item| item.share(default_ppm)).unwrap_or(default_ppm)
+    }
+
     /// A size in bytes.
     pub(super) fn size(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.item(key).and_then(|item| item.size(default, range)).unwrap_or(default)
@@ -338,6 +343,18 @@ impl<'w> Item<'w> {
                 self.refuse(&expected, &example, None)
             }
         }
+    }
+
+    /// A share of a whole, above 0 and up to 1, in millionths.
+    pub(super) fn share(&self, example_ppm: u32) -> Option<u32> {
+        let number = self.value.as_float().and_then(|float| float.as_str().parse::<f64>().ok());
+        let number = number.or_else(|| self.whole().map(|whole| whole as f64));
+        let millionths = number.map(|share| (share * 1e6).round());
+        let fits = millionths.filter(|millionths| (1.0..=1e6).contains(millionths));
+        fits.map(|millionths| millionths as u32).or_else(|| {
+            let example = (f64::from(example_ppm) / 1e6).to_string();
+            self.refuse("a number of 0.000001 to 1", &example, None)
+        })
     }
 
     fn whole(&self) -> Option<i64> {

@@ -4,8 +4,8 @@
 //! What a lane would refuse is refused here, too: a record without a value, a request that belongs
 //! to another lane, an event too far ahead of its record.
 
+use super::intake::Intake;
 use super::recompute::RecomputeError;
-use super::scatter::Scatter;
 use crate::lanes::gaps::{FirstRecords, latest_event_ms};
 use crate::plan::{Plan, StreamPlan};
 use marquee_expr::Value;
@@ -35,34 +35,39 @@ pub struct LogEvents {
 pub struct LogPart {
     /// For each topic the first offset that is there.
     pub start_offsets: Vec<u64>,
+    /// For each topic the offset before which everything that is there was read.
+    pub read_to: Vec<u64>,
     /// All events at or after this time are there; of earlier ones some may have been deleted.
     pub whole_from_ms: i64,
 }
 
 /// One thread's work.
-pub(super) struct LogReader<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) scatter: Scatter<'a>,
-    pub(super) checks_partitions: bool,
-    pub(super) now_ms: i64,
+pub(crate) struct LogReader<'a, I> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) intake: I,
+    pub(crate) checks_partitions: bool,
+    pub(crate) now_ms: i64,
     /// No event that is wanted has a record that was stamped earlier.
-    pub(super) earliest_record_ms: i64,
-    pub(super) stop: &'a (dyn Fn() -> bool + Sync),
+    pub(crate) earliest_record_ms: i64,
+    /// For each topic an offset: every record from there on is wanted, whenever it was stamped.
+    pub(crate) from_offsets: Vec<u64>,
+    pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
     /// Records that all threads have read.
-    pub(super) records: &'a AtomicU64,
-    pub(super) progress: &'a (dyn Fn(u64) + Sync),
-    pub(super) buffer: Vec<u8>,
+    pub(crate) records: &'a AtomicU64,
+    pub(crate) progress: &'a (dyn Fn(u64) + Sync),
+    pub(crate) buffer: Vec<u8>,
 }
 
-impl LogReader<'_> {
+impl<I: Intake> LogReader<'_, I> {
     /// Reads all that is needed of one lane.
-    pub(super) fn lane(
+    pub(crate) fn lane(
         &mut self,
         log: &mut dyn Replay,
         lane: u32,
         committed: &[u64],
     ) -> Result<LogPart, RecomputeError> {
-        let mut part = LogPart { start_offsets: Vec::new(), whole_from_ms: i64::MIN };
+        let (start_offsets, read_to) = (Vec::new(), Vec::new());
+        let mut part = LogPart { start_offsets, read_to, whole_from_ms: i64::MIN };
         for (topic, name) in self.plan.topics().iter().enumerate() {
             let (start, end) = log.bounds(topic, lane)?;
             if committed.get(topic).is_some_and(|committed| *committed > end) {
@@ -72,6 +77,7 @@ impl LogReader<'_> {
             let whole_from_ms = self.topic(log, (topic, name), lane, start)?;
             part.whole_from_ms = part.whole_from_ms.max(whole_from_ms);
             part.start_offsets.push(start);
+            part.read_to.push(end);
         }
         Ok(part)
     }
@@ -85,24 +91,25 @@ impl LogReader<'_> {
         start: u64,
     ) -> Result<i64, RecomputeError> {
         let plan = self.plan;
+        let from = self.from_offsets.get(topic).copied().unwrap_or(u64::MAX);
         let first = log.first_at(topic, lane, self.earliest_record_ms)?;
         // So many records that are older say that what was deleted before them is older, too.
         let is_older = first >= start.saturating_add(FirstRecords::ENOUGH as u64);
-        log.seek(topic, lane, if is_older { first } else { start })?;
+        log.seek(topic, lane, if is_older { first.min(from).max(start) } else { start })?;
         let streams = plan.streams_of(name);
         let (mut first_records, now_ms) = (FirstRecords::default(), self.now_ms);
         loop {
             if (self.stop)() {
                 return Err(RecomputeError::Stopped);
             }
-            if let Some(error) = self.scatter.failed.take() {
+            if let Some(error) = self.intake.failed() {
                 return Err(RecomputeError::Spill(error));
             }
             let read = log.read(TURN, &mut |records| {
                 for record in records {
                     first_records.note(|| record.record_time_ms.unwrap_or(now_ms));
                 }
-                self.stretch(&streams, lane, records);
+                self.stretch(&streams, (topic, lane), from, records);
             });
             if read.map_err(RecomputeError::while_reading)?.is_none() {
                 break;
@@ -119,7 +126,13 @@ impl LogReader<'_> {
     }
 
     /// Takes the events of records that were read together.
-    fn stretch(&mut self, streams: &[&StreamPlan], lane: u32, records: &[Record<'_>]) {
+    fn stretch(
+        &mut self,
+        streams: &[&StreamPlan],
+        (topic, lane): (usize, u32),
+        from: u64,
+        records: &[Record<'_>],
+    ) {
         let more = records.len() as u64;
         let read = self.records.fetch_add(more, Ordering::Relaxed) + more;
         if read >> 16 != (read - more) >> 16 {
@@ -127,37 +140,39 @@ impl LogReader<'_> {
         }
         let earliest_ms = self.earliest_record_ms;
         let is_wanted = |record: &Record<'_>| {
-            record.record_time_ms.is_none_or(|time_ms| time_ms >= earliest_ms)
+            record.offset >= from
+                || record.record_time_ms.is_none_or(|time_ms| time_ms >= earliest_ms)
         };
         let class = |record: &Record<'_>| (is_wanted(record), record.payload.is_some());
         for records in records.chunk_by(|a, b| class(a) == class(b)) {
             match class(&records[0]) {
                 (false, _) => {}
                 (true, false) => {
-                    self.scatter.summary.events += records.len() as u64;
-                    self.scatter.summary.dead += records.len() as u64;
+                    self.intake.summary().events += records.len() as u64;
+                    self.intake.summary().dead += records.len() as u64;
                 }
                 (true, true) => {
-                    streams.iter().for_each(|stream| self.events(stream, lane, records));
+                    streams.iter().for_each(|stream| self.events(stream, topic, lane, records));
                 }
             }
         }
     }
 
-    fn events(&mut self, stream: &StreamPlan, lane: u32, records: &[Record<'_>]) {
+    fn events(&mut self, stream: &StreamPlan, topic: usize, lane: u32, records: &[Record<'_>]) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let plan = self.plan;
         let payloads = records
             .iter()
             .map(|record| (record.payload.unwrap_or_default(), plan.meta_of(lane, record)));
-        stream.decoder.decode_all(payloads, &mut buffer, |_, event| {
+        stream.decoder.decode_all(payloads, &mut buffer, |number, event| {
+            self.intake.at(topic, lane, records[number].offset);
             let event = event.map(|values| values.as_slice());
             let event = event.and_then(|values| match self.refusal(lane, values) {
                 Some(reason) => Err(reason),
                 None => Ok(values),
             });
-            if self.scatter.take(stream, None, event).is_err() {
-                self.scatter.summary.dead += 1;
+            if self.intake.take(stream, None, event).is_err() {
+                self.intake.summary().dead += 1;
             }
         });
         self.buffer = buffer;

@@ -2,7 +2,7 @@
 
 use super::BackfillError;
 use super::dead::DeadLetters;
-use super::scatter::Scatter;
+use super::intake::Intake;
 use crate::plan::Plan;
 use marquee_pipeline::prepare::DeadReason;
 use marquee_sources::files::{Chunk, FileSet, RowGroup, Rows};
@@ -13,26 +13,26 @@ use std::sync::Mutex;
 const LETTERS_A_LINE: usize = 4;
 
 /// One thread's work.
-pub(super) struct Parser<'a> {
+pub(crate) struct Parser<'a, I> {
     plan: &'a Plan,
     files: &'a FileSet,
     dead: &'a Mutex<DeadLetters>,
-    pub(super) scatter: Scatter<'a>,
+    pub(crate) intake: I,
     /// The last line that was bad, and how many letters it has.
     last_bad: (usize, u64, usize),
 }
 
-impl<'a> Parser<'a> {
-    pub(super) fn new(
+impl<'a, I: Intake> Parser<'a, I> {
+    pub(crate) fn new(
         plan: &'a Plan,
         files: &'a FileSet,
         dead: &'a Mutex<DeadLetters>,
-        scatter: Scatter<'a>,
+        intake: I,
     ) -> Self {
-        Parser { plan, files, dead, scatter, last_bad: (usize::MAX, 0, 0) }
+        Parser { plan, files, dead, intake, last_bad: (usize::MAX, 0, 0) }
     }
 
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         thread: usize,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
@@ -42,11 +42,11 @@ impl<'a> Parser<'a> {
             let (read, total) = self.files.progress();
             progress(read, total);
             self.chunk(&mut chunk)?;
-            if let Some(error) = self.scatter.failed.take() {
+            if let Some(error) = self.intake.failed() {
                 return Err(BackfillError::Spill(error));
             }
         }
-        self.scatter.finish().map_err(BackfillError::Spill)
+        self.intake.finish().map_err(BackfillError::Spill)
     }
 
     fn chunk(&mut self, chunk: &mut Chunk) -> Result<(), BackfillError> {
@@ -67,7 +67,7 @@ impl<'a> Parser<'a> {
         let stream = plan.stream(kind);
         stream.decoder.decode_lines(lines, first, |line, record, event| {
             let event = event.map(|values| values.as_slice());
-            if let Err(reason) = self.scatter.take(stream, None, event) {
+            if let Err(reason) = self.intake.take(stream, None, event) {
                 self.dead(input, source, line, &reason, record);
             }
         });
@@ -93,10 +93,9 @@ impl<'a> Parser<'a> {
         }
         let mut bad = Vec::new();
         let columns = stream.decoder.find_columns(&rows.columns);
-        self.scatter.requests.turn_to(columns.request_ids());
-        self.scatter.videos.turn_to(columns.videos());
+        self.intake.turn_to(&columns);
         stream.decoder.decode_rows(&columns, |row, event| {
-            if let Err(reason) = self.scatter.take(stream, Some(row), event) {
+            if let Err(reason) = self.intake.take(stream, Some(row), event) {
                 bad.push((row, reason));
             }
         });
@@ -110,7 +109,7 @@ impl<'a> Parser<'a> {
 
     #[cold]
     fn dead(&mut self, input: usize, source: &str, line: u64, reason: &DeadReason, record: &[u8]) {
-        self.scatter.summary.dead += 1;
+        self.intake.summary().dead += 1;
         let letters = match self.last_bad {
             (i, l, letters) if (i, l) == (input, line) => letters + 1,
             _ => 1,

@@ -5,6 +5,7 @@
 //! members need to fit into memory.
 
 use super::bucket::Buckets;
+use super::intake::Intake;
 use super::log::{LogEvents, LogPart, LogReader};
 use super::runs::{CellMember, Merge, Sorter};
 use super::scatter::{Scatter, Stretch};
@@ -261,7 +262,7 @@ impl Recompute<'_> {
             let scatter = self.scatter(buckets, symbols);
             let mut parser = parse::Parser::new(self.plan, files, &dead, scatter);
             parser.run(thread, self.progress)?;
-            Ok((parser.scatter.summary, parser.scatter.stretch))
+            Ok((parser.intake.summary, parser.intake.stretch))
         });
         self.add_up(parts, Vec::new())
     }
@@ -281,10 +282,11 @@ impl Recompute<'_> {
             let mut log = readers[thread].lock().unwrap_or_else(|e| e.into_inner());
             let mut reader = LogReader {
                 plan: self.plan,
-                scatter: self.scatter(buckets, symbols),
+                intake: self.scatter(buckets, symbols),
                 checks_partitions,
                 now_ms,
                 earliest_record_ms: self.earliest_record_ms(),
+                from_offsets: Vec::new(),
                 stop: self.stop,
                 records: &records,
                 progress: &|read| (self.progress)(read, None),
@@ -299,8 +301,8 @@ impl Recompute<'_> {
                 let part = reader.lane(&mut **log, lane, committed)?;
                 found.lock().unwrap_or_else(|e| e.into_inner())[lane as usize] = Some(part);
             }
-            reader.scatter.finish().map_err(RecomputeError::Spill)?;
-            Ok((reader.scatter.summary, reader.scatter.stretch))
+            reader.intake.finish().map_err(RecomputeError::Spill)?;
+            Ok((reader.intake.summary, reader.intake.stretch))
         });
         let found = found.into_inner().unwrap_or_else(|e| e.into_inner());
         self.add_up(parts, found.into_iter().flatten().collect())

@@ -3,6 +3,7 @@
 
 use super::Summary;
 use super::bucket::{Buckets, Writer};
+use super::intake::Intake;
 use super::memo::Memo;
 use super::shared::{FOR_EVER, LocalSymbols, SharedSymbols};
 use crate::plan::{Plan, StreamPlan};
@@ -10,6 +11,7 @@ use marquee_expr::Value;
 use marquee_model::{Kind, RequestHasher, RequestKey, lane_of, parse_uuid};
 use marquee_pipeline::join::Event;
 use marquee_pipeline::prepare::{DeadReason, Prepared, REQUEST_ID, TIME, VIDEO};
+use marquee_sources::json::Columns;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::ptr;
@@ -55,8 +57,8 @@ pub(super) struct Scatter<'a> {
     hasher: RequestHasher,
     symbols: LocalSymbols<'a>,
     /// Keys of the request ids, and numbers of the videos, in a dictionary of Parquet.
-    pub(super) requests: Memo<u128>,
-    pub(super) videos: Memo<u32>,
+    requests: Memo<u128>,
+    videos: Memo<u32>,
     writer: Option<Writer<'a>>,
     keep_texts: bool,
     /// For each lane the epochs of its events, where members are wanted.
@@ -64,11 +66,44 @@ pub(super) struct Scatter<'a> {
     /// Which events are wanted; `None`: all.
     pub(super) stretch: Option<Stretch>,
     /// The first error of a temporary file.
-    pub(super) failed: Option<std::io::Error>,
+    failed: Option<std::io::Error>,
     scratch: Vec<u8>,
     /// The tuple of all events without slices.
     plain_tuple: Option<u32>,
     pub(super) summary: Summary,
+}
+
+impl Intake for Scatter<'_> {
+    #[inline(always)]
+    fn take(
+        &mut self,
+        stream: &StreamPlan,
+        row: Option<usize>,
+        event: Result<&[Value<'_>], DeadReason>,
+    ) -> Result<(), DeadReason> {
+        self.summary.events += 1;
+        match event {
+            Ok(values) => self.take_good(stream, row, values),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    fn turn_to(&mut self, columns: &Columns) {
+        self.requests.turn_to(columns.request_ids());
+        self.videos.turn_to(columns.videos());
+    }
+
+    fn summary(&mut self) -> &mut Summary {
+        &mut self.summary
+    }
+
+    fn failed(&mut self) -> Option<std::io::Error> {
+        self.failed.take()
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.writer.take().expect("it ends once").finish()
+    }
 }
 
 impl<'a> Scatter<'a> {
@@ -94,26 +129,6 @@ impl<'a> Scatter<'a> {
             scratch: Vec::new(),
             plain_tuple: None,
             summary: Summary::default(),
-        }
-    }
-
-    /// Hands over what it still holds. Nothing is taken after that.
-    pub(super) fn finish(&mut self) -> std::io::Result<()> {
-        self.writer.take().expect("it ends once").finish()
-    }
-
-    /// Takes one event, good or bad, and the place of its row, if it is one.
-    #[inline(always)]
-    pub(super) fn take(
-        &mut self,
-        stream: &StreamPlan,
-        row: Option<usize>,
-        event: Result<&[Value<'_>], DeadReason>,
-    ) -> Result<(), DeadReason> {
-        self.summary.events += 1;
-        match event {
-            Ok(values) => self.take_good(stream, row, values),
-            Err(reason) => Err(reason),
         }
     }
 

@@ -4,6 +4,7 @@
 //! lake-<generation>.json
 //! cells/generation=<id>/day=2016-11-21/lane=3/20161121T003000Z-<hash>-v7-p0.parquet
 //! manifests/generation=<id>/day=2016-11-21/00000000000000000007.json
+//! examples/, example-manifests/          the same for training examples
 //! ```
 //!
 //! The names of folders are those of Hive, which DuckDB, Polars, Spark and Trino read as columns.
@@ -23,13 +24,39 @@ pub struct Layout {
     pub longest_ms: i64,
     /// Length of a stretch: one longest epoch, or some.
     pub stretch_ms: i64,
+    /// What the files hold.
+    pub(super) table: Table,
+}
+
+/// What is kept by stretch and lane, in folders of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Table {
+    #[default]
+    Cells,
+    Examples,
+}
+
+impl Table {
+    /// Folders of its files and of its manifests.
+    fn folders(self) -> (&'static str, &'static str) {
+        match self {
+            Table::Cells => ("cells", "manifests"),
+            Table::Examples => ("examples", "example-manifests"),
+        }
+    }
 }
 
 impl Layout {
     /// The layout of a generation whose files shall each hold epochs of so much time, about.
     pub fn new(generation: &str, lanes: u32, longest_ms: i64, span_ms: i64) -> Self {
         let stretch_ms = longest_ms * (span_ms / longest_ms).max(1);
-        Layout { generation: generation.to_owned(), lanes, longest_ms, stretch_ms }
+        let (generation, table) = (generation.to_owned(), Table::default());
+        Layout { generation, lanes, longest_ms, stretch_ms, table }
+    }
+
+    /// The same for training examples.
+    pub fn of_examples(&self) -> Self {
+        Layout { table: Table::Examples, ..self.clone() }
     }
 
     /// The start of the stretch that a time is in.
@@ -42,14 +69,16 @@ impl Layout {
         format!("lake-{}.json", self.generation)
     }
 
-    /// Where the cells of a day are.
-    pub fn cells_folder(&self, day: &str) -> String {
-        format!("cells/generation={}/day={day}", self.generation)
+    /// Where the files of a day are.
+    pub fn files_folder(&self, day: &str) -> String {
+        let (files, _) = self.table.folders();
+        format!("{files}/generation={}/day={day}", self.generation)
     }
 
     /// Where the manifests of a day are.
     pub fn manifests_folder(&self, day: &str) -> String {
-        format!("manifests/generation={}/day={day}", self.generation)
+        let (_, manifests) = self.table.folders();
+        format!("{manifests}/generation={}/day={day}", self.generation)
     }
 
     pub(super) fn manifest(&self, day: &str, version: u64) -> String {
@@ -60,7 +89,7 @@ impl Layout {
         let FileName { stretch, lane, hash, version, part } = name;
         let time: String =
             format_time_ms(*stretch).chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        let folder = self.cells_folder(&day_of(*stretch));
+        let folder = self.files_folder(&day_of(*stretch));
         format!("{folder}/lane={lane}/{time}-{hash}-v{version}-p{part}.parquet")
     }
 }
@@ -108,6 +137,15 @@ mod tests {
         assert_eq!(
             manifest,
             "manifests/generation=0158-af/day=2016-11-21/00000000000000000007.json"
+        );
+        let examples = layout.of_examples();
+        assert_eq!(
+            examples.file(&name),
+            "examples/generation=0158-af/day=2016-11-21/lane=3/20161121T003000Z-c0ffee-v7-p0.parquet"
+        );
+        assert_eq!(
+            examples.manifest("2016-11-21", 7),
+            "example-manifests/generation=0158-af/day=2016-11-21/00000000000000000007.json"
         );
         assert_eq!(version_of(&manifest), Some(7));
         for other in ["7.json", "a/b", "0000000000000000000x.json", "00000000000000000007.json.tmp"]

@@ -55,6 +55,9 @@ pub struct Entry {
     pub incomplete_rows: u64,
     /// What the counts of the store were when it was written: the same as long as they are.
     pub fingerprint: String,
+    /// Of examples: for each topic the offset before which every event was looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_to: Vec<u64>,
     /// Its files, in the order of their rows. None where the lane has no cells in the stretch.
     pub files: Vec<LakeFile>,
 }
@@ -226,6 +229,7 @@ mod tests {
             plays: 0,
             incomplete_rows: 0,
             fingerprint: format!("{impressions:016x}"),
+            read_to: Vec::new(),
             files: vec![file],
         }
     }

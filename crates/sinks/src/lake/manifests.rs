@@ -200,7 +200,7 @@ impl Manifests {
             .map(|file| file.path.as_str())
             .chain(newest.dropped.iter().map(|dropped| dropped.path.as_str()))
             .collect();
-        let listed = self.objects.list(&self.layout.cells_folder(&newest.day))?;
+        let listed = self.objects.list(&self.layout.files_folder(&newest.day))?;
         let unknown = listed.into_iter().filter(|object| {
             object.modified_ms <= made_by_ms && !known.contains(object.path.as_str())
         });

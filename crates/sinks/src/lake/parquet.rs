@@ -42,7 +42,7 @@ const BATCH_IDS: usize = 65_536;
 /// A row group is closed when it has so many bytes, about: a reader needs one in memory.
 const ROW_GROUP_BYTES: usize = 8 << 20;
 
-/// Columns of request ids: random, so neither dictionaries nor smallest and largest values help.
+/// Columns of request ids.
 const REQUESTS: [&str; 2] = ["impression_requests", "play_requests"];
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -138,16 +138,26 @@ impl CellsWriter {
 }
 
 /// Memory takes all that is written, so this is a bug of one of the two.
-fn unwritable(error: ParquetError) -> LakeError {
-    LakeError::Damaged { path: "a file of cells".into(), what: error.to_string() }
+pub(super) fn unwritable(error: ParquetError) -> LakeError {
+    LakeError::Damaged { path: "a file in memory".into(), what: error.to_string() }
 }
 
 fn new_writer() -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    let lists = REQUESTS.map(|name| [name, "list", "element"]);
+    new_writer_of(SCHEMA.clone(), &lists.each_ref().map(<[&str; 3]>::as_slice))
+}
+
+/// A file with these columns. `random` are paths of columns whose values are random: neither
+/// dictionaries nor smallest and largest values help there.
+pub(super) fn new_writer_of(
+    schema: SchemaRef,
+    random: &[&[&str]],
+) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_created_by("marquee".into())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?));
-    for name in REQUESTS {
-        let column = ColumnPath::new([name, "list", "element"].map(String::from).to_vec());
+    for path in random {
+        let column = ColumnPath::new(path.iter().map(|part| (*part).to_owned()).collect());
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_statistics_enabled(column, EnabledStatistics::None);
@@ -156,7 +166,7 @@ fn new_writer() -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let options = ArrowWriterOptions::new()
         .with_properties(properties.build())
         .with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(Vec::new(), SCHEMA.clone(), options)
+    ArrowWriter::try_new_with_options(Vec::new(), schema, options)
 }
 
 fn batch(rows: &[Row]) -> Result<RecordBatch, ParquetError> {

@@ -59,6 +59,7 @@ impl Writing<'_> {
             plays: 0,
             incomplete_rows: 0,
             fingerprint: print.text(),
+            read_to: Vec::new(),
             files: Vec::new(),
         };
         let writer = CellsWriter::new(self.settings.file_bytes);

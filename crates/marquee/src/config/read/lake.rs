@@ -28,6 +28,14 @@ pub(super) fn section(section: &Section<'_>, base_dir: &Path) -> Lake {
         file_bytes: section.size("file_size", default.file_bytes, 1 << 20..=1 << 30),
         letters: section.item("letters").and_then(|item| item.boolean(true)).unwrap_or(true),
         interval_ms: section.duration("interval", default.interval_ms, 100..=HOUR_MS),
+        examples: section.item("examples").and_then(|item| item.boolean(true)).unwrap_or_default(),
+        negatives_ppm: section.share("negatives", default.negatives_ppm),
+        examples_interval_ms: section.duration(
+            "examples_interval",
+            default.examples_interval_ms,
+            100..=DAY_MS,
+        ),
+        corrections_ms: section.duration("corrections", default.corrections_ms, 0..=31 * DAY_MS),
     }
 }
 

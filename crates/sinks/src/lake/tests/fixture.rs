@@ -57,6 +57,7 @@ fn manifest(file: &[u8]) -> Manifest {
         plays: 0,
         incomplete_rows: 1,
         fingerprint: "66d99500edcd9517".to_owned(),
+        read_to: Vec::new(),
         files: vec![LakeFile { path: path.to_owned(), bytes: file.len() as u64, rows: 3 }],
     };
     let dropped = Dropped { path: "cells/old.parquet".to_owned(), since_ms: 7 };
