@@ -125,3 +125,54 @@ pub fn make_tables(config: &Path) {
 pub fn store_section(at: SocketAddrV4, keyspace: &str) -> String {
     format!("kind = \"cassandra\"\nnodes = \"{at}\"\nkeyspace = \"{keyspace}\"\ntimeout = \"2s\"")
 }
+
+/// Five corruptions, each in a cell of its own: video, and what was done.
+#[track_caller]
+pub fn plant(cql: &Cql, at: SocketAddrV4, keyspace: &str) -> Vec<(String, &'static str)> {
+    let rows = cql.run(
+        at,
+        &format!(
+            "SELECT generation, epoch_ms, epoch_start, bucket, video, lane, impressions, plays, \
+             WRITETIME(impressions), WRITETIME(plays) FROM {keyspace}.counts LIMIT 5000"
+        ),
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    let several = |row: &&Value| row[6].as_i64() > Some(3) && row[7].as_i64() > Some(0);
+    let cells: Vec<&Value> =
+        rows.iter().filter(several).filter(|row| seen.insert(row[4].to_string())).take(5).collect();
+    let text = |value: &Value| value.as_str().expect("as it was asked for").to_owned();
+    let of_row = |row: &Value| {
+        format!(
+            "generation = '{}' AND epoch_ms = {} AND epoch_start = '{}+0000' AND slice = '' AND \
+             bucket = {} AND video = '{}' AND lane = {}",
+            text(&row[0]),
+            row[1],
+            text(&row[2]),
+            row[3],
+            text(&row[4]),
+            row[5]
+        )
+    };
+    let number = |row: &Value, column: usize| row[column].as_i64().expect("as it was asked for");
+    let set = |row: &Value, column: &str, count: i64, time: i64| {
+        format!(
+            "UPDATE {keyspace}.counts USING TIMESTAMP {} SET {column} = {count} WHERE {}",
+            time + 1_000_000,
+            of_row(row)
+        )
+    };
+    let [low, high, gone, lacks, extra] = cells[..] else { panic!("five cells: {cells:?}") };
+    cql.run(at, &set(low, "impressions", number(low, 6) - 1, number(low, 8)));
+    cql.run(at, &set(high, "plays", number(high, 7) + 1, number(high, 9)));
+    let delete = format!("DELETE FROM {keyspace}.counts WHERE {}", of_row(gone));
+    cql.run(at, &delete);
+    cql.change_member(at, keyspace, &text(&lacks[4]), number(lacks, 5), false);
+    cql.change_member(at, keyspace, &text(&extra[4]), number(extra, 5), true);
+    vec![
+        (text(&low[4]), "a count too low"),
+        (text(&high[4]), "a count too high"),
+        (text(&gone[4]), "counts that are gone"),
+        (text(&lacks[4]), "a member that is gone"),
+        (text(&extra[4]), "a member too many"),
+    ]
+}

@@ -12,6 +12,7 @@ pub mod cassandra;
 pub mod cells;
 pub mod data;
 pub mod duckdb;
+pub mod examples;
 pub mod kafka;
 pub mod lake;
 pub mod members;

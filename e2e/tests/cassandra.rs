@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
-use marquee_e2e::cassandra::{Cql, alone, make_tables, own_node, store_section};
+use marquee_e2e::cassandra::{Cql, alone, make_tables, own_node, plant, store_section};
 use marquee_e2e::cells::Cell;
 use marquee_e2e::data::{Data, example};
 use marquee_e2e::duckdb::DuckDb;
@@ -217,7 +217,7 @@ fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it(
         &test.cql.cells(at, KEYSPACE),
     );
     assert_eq!(test.verify(0), Vec::<Value>::new(), "it finds nothing");
-    let planted = plant(&test.cql, at);
+    let planted = plant(&test.cql, at, KEYSPACE);
     let found = test.verify(1);
     for (video, what) in planted {
         let of_video = found.iter().filter(|line| line["video"] == video);
@@ -229,54 +229,6 @@ fn a_million_events_arrive_while_the_store_fails_in_every_way_and_all_are_in_it(
 /// The stock client tells no lengths of epochs.
 fn without_length(cell: Cell) -> Cell {
     Cell { epoch_ms: 0, ..cell }
-}
-
-/// Five corruptions, each in a cell of its own: video, and what was done.
-fn plant(cql: &Cql, at: SocketAddrV4) -> Vec<(String, &'static str)> {
-    let rows = cql.run(
-        at,
-        "SELECT generation, epoch_ms, epoch_start, bucket, video, lane, impressions, plays, \
-         WRITETIME(impressions), WRITETIME(plays) FROM marquee_test.counts LIMIT 5000",
-    );
-    let mut seen = std::collections::BTreeSet::new();
-    let several = |row: &&Value| row[6].as_i64() > Some(3) && row[7].as_i64() > Some(0);
-    let cells: Vec<&Value> =
-        rows.iter().filter(several).filter(|row| seen.insert(row[4].to_string())).take(5).collect();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let of_row = |row: &Value| {
-        format!(
-            "generation = '{}' AND epoch_ms = {} AND epoch_start = '{}+0000' AND slice = '' AND \
-             bucket = {} AND video = '{}' AND lane = {}",
-            text(&row[0]),
-            row[1],
-            text(&row[2]),
-            row[3],
-            text(&row[4]),
-            row[5]
-        )
-    };
-    let number = |row: &Value, column: usize| row[column].as_i64().unwrap();
-    let set = |row: &Value, column: &str, count: i64, time: i64| {
-        format!(
-            "UPDATE marquee_test.counts USING TIMESTAMP {} SET {column} = {count} WHERE {}",
-            time + 1_000_000,
-            of_row(row)
-        )
-    };
-    let [low, high, gone, lacks, extra] = cells[..] else { panic!("five cells: {cells:?}") };
-    cql.run(at, &set(low, "impressions", number(low, 6) - 1, number(low, 8)));
-    cql.run(at, &set(high, "plays", number(high, 7) + 1, number(high, 9)));
-    let delete = format!("DELETE FROM marquee_test.counts WHERE {}", of_row(gone));
-    cql.run(at, &delete);
-    cql.change_member(at, KEYSPACE, &text(&lacks[4]), number(lacks, 5), false);
-    cql.change_member(at, KEYSPACE, &text(&extra[4]), number(extra, 5), true);
-    vec![
-        (text(&low[4]), "a count too low"),
-        (text(&high[4]), "a count too high"),
-        (text(&gone[4]), "counts that are gone"),
-        (text(&lacks[4]), "a member that is gone"),
-        (text(&extra[4]), "a member too many"),
-    ]
 }
 
 /// A job with the embedded log.
