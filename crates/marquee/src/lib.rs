@@ -4,6 +4,7 @@
 //! [`wiring`] compiles it, [`commands`] runs what was asked for. The work is done by the other
 //! crates.
 
+mod archive;
 pub mod commands;
 pub mod config;
 pub mod generate;

@@ -1,9 +1,11 @@
 //! The log that the configuration names: a folder of this process, or Kafka.
 
+use crate::archive;
 use crate::commands::Failure;
 use crate::config::{Config, LogKind};
 use crate::wiring;
 use marquee_runtime::Plan;
+use marquee_runtime::archive::{ArchivedLog, EventsArchive};
 use marquee_runtime::backfill::LogEvents;
 use marquee_sinks::Store;
 use marquee_sources::embedded::{EmbeddedLog, EmbeddedReplay, EmbeddedSource, LogError};
@@ -105,9 +107,12 @@ impl Log {
 
     /// The same log, to be read once more.
     pub(crate) fn again(&self) -> LogAgain {
-        match self {
-            Log::Embedded { log, .. } => LogAgain::Embedded(log.clone()),
-            Log::Kafka { cluster, .. } => LogAgain::Kafka(cluster.clone()),
+        LogAgain {
+            log: match self {
+                Log::Embedded { log, .. } => Again::Embedded(log.clone()),
+                Log::Kafka { cluster, .. } => Again::Kafka(cluster.clone()),
+            },
+            archive: None,
         }
     }
 
@@ -122,7 +127,14 @@ impl Log {
 
 /// The log, for whoever reads it once more: no lane is taken, and nothing is committed.
 #[derive(Clone)]
-pub(crate) enum LogAgain {
+pub(crate) struct LogAgain {
+    log: Again,
+    /// What answers for the records that the log has deleted.
+    archive: Option<EventsArchive>,
+}
+
+#[derive(Clone)]
+enum Again {
     Embedded(EmbeddedLog),
     Kafka(KafkaCluster),
 }
@@ -135,7 +147,7 @@ impl LogAgain {
         cluster: Option<KafkaCluster>,
     ) -> Result<LogAgain, Failure> {
         if let Some(cluster) = cluster {
-            return Ok(LogAgain::Kafka(cluster));
+            return Ok(LogAgain { log: Again::Kafka(cluster), archive: None });
         }
         let path = &config.log.path;
         if !EmbeddedLog::is_at(path) {
@@ -146,7 +158,30 @@ impl LogAgain {
             )));
         }
         let log = EmbeddedLog::open(path, &plan.topics(), plan.lanes).map_err(embedded_failure)?;
-        Ok(LogAgain::Embedded(log))
+        Ok(LogAgain { log: Again::Embedded(log), archive: None })
+    }
+
+    /// The same with the lake's raw events in front of it, where the configuration keeps them.
+    pub(crate) fn with_archive(self, config: &Config) -> Result<LogAgain, Failure> {
+        Ok(LogAgain { archive: archive::of(config)?, ..self })
+    }
+
+    /// The same with the headers of records, whether an expression uses them or not.
+    pub(crate) fn with_headers(self) -> LogAgain {
+        let log = match self.log {
+            Again::Kafka(cluster) => Again::Kafka(cluster.with_headers()),
+            embedded => embedded,
+        };
+        LogAgain { log, ..self }
+    }
+
+    /// For each topic an id that no other log has. Where brokers give topics no ids, a generation
+    /// stands for them.
+    pub(crate) fn ids(&self, store: &dyn Store, plan: &Plan) -> Vec<String> {
+        match &self.log {
+            Again::Embedded(log) => vec![log.id().to_owned(); plan.topics().len()],
+            Again::Kafka(cluster) => archive::known_ids(store.generation(), &cluster.topic_ids()),
+        }
     }
 
     /// Its events, read by so many threads, for a store that was counted from it.
@@ -164,24 +199,28 @@ impl LogAgain {
         }
         let threads = threads.clamp(1, plan.lanes.max(1) as usize);
         let reader = |_| -> Result<Box<dyn Replay>, Failure> {
-            Ok(match self {
-                LogAgain::Embedded(log) => Box::new(EmbeddedReplay::new(log)),
-                LogAgain::Kafka(cluster) => {
+            let log: Box<dyn Replay> = match &self.log {
+                Again::Embedded(log) => Box::new(EmbeddedReplay::new(log)),
+                Again::Kafka(cluster) => {
                     Box::new(KafkaReplay::new(cluster).map_err(kafka_failure)?)
                 }
-            })
+            };
+            let Some(archive) = &self.archive else { return Ok(log) };
+            let topics = archive::topics(plan, &self.ids(store, plan));
+            Ok(Box::new(ArchivedLog::new(archive.clone(), topics, Some(log))))
         };
         Ok(LogEvents {
             readers: (0..threads).map(reader).collect::<Result<_, _>>()?,
-            checks_partitions: matches!(self, LogAgain::Kafka(_)),
+            checks_partitions: matches!(self.log, Again::Kafka(_)),
             committed,
             now_ms: wiring::now_ms(),
+            may_end_early: false,
         })
     }
 
     /// Offsets of a topic that was deleted and made again mean nothing.
     fn check_topics(&self, plan: &Plan, known: &[String]) -> Result<(), Failure> {
-        let LogAgain::Kafka(cluster) = self else { return Ok(()) };
+        let Again::Kafka(cluster) = &self.log else { return Ok(()) };
         for ((was, is), topic) in known.iter().zip(cluster.topic_ids()).zip(plan.topics()) {
             if !was.is_empty() && !is.is_empty() && *was != is {
                 let was = was.clone();

@@ -1,11 +1,13 @@
 //! A running service: the log, the store, the owners of the lanes, and HTTP in front of them.
 
+use crate::archive;
 use crate::commands::Failure;
 use crate::config::{Config, Fault, LogKind, StoreKind};
 use crate::log::{self, Log, LogAgain};
 use crate::repair::Repairs;
 use crate::store::{self, OpenStore};
 use crate::wiring;
+use marquee_runtime::archive::Archive;
 use marquee_runtime::examples::{Examples, ExamplesSettings};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::sealer::{Sealer, SealerSettings};
@@ -39,6 +41,8 @@ pub struct Service {
     sealer: Option<Sealer>,
     /// `None` where no training examples are made.
     examples: Option<Examples>,
+    /// `None` where raw events are not kept.
+    archive: Option<Archive>,
 }
 
 /// Why a service stops.
@@ -95,9 +99,17 @@ impl Service {
         let sealer = start_sealer(config, &store, &stop)?;
         let lanes = start_lanes(config, &plan, &log, &store, &stop)?;
         let fail = fail(&stop);
-        let repairs =
-            Repairs::start(config, &plan, log.again(), store.readers.clone(), &lanes, fail);
-        let examples = start_examples(config, &plan, log.again(), &store, &lanes, &stop)?;
+        let again = log.again().with_archive(config)?;
+        let repairs = Repairs::start(
+            config,
+            &plan,
+            again.clone(),
+            store.readers.clone(),
+            &lanes,
+            fail.clone(),
+        );
+        let archive = archive::start(config, &plan, log.again(), &store.readers, &lanes, fail)?;
+        let examples = start_examples(config, &plan, again, &store, &lanes, &stop)?;
         let parts = Parts {
             plan,
             log: log.appender(),
@@ -122,6 +134,7 @@ impl Service {
             folder,
             sealer,
             examples,
+            archive,
         })
     }
 
@@ -164,6 +177,9 @@ impl Service {
         }
         if let Some(examples) = self.examples {
             examples.stop();
+        }
+        if let Some(archive) = self.archive {
+            archive.stop();
         }
         if let Some(sealer) = self.sealer {
             sealer.stop();

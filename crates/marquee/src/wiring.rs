@@ -58,7 +58,11 @@ pub fn state_bytes(config: &Config) -> u64 {
     let memory = config.runtime.memory_bytes;
     // The sealer has one file in memory, and the members that go into it.
     let lake = match config.lake.place {
-        Some(_) => config.lake.file_bytes + sealer_bytes(config),
+        Some(_) => {
+            // A file of raw events on its way there takes as much.
+            let files = 1 + u64::from(config.lake.events);
+            files * config.lake.file_bytes + sealer_bytes(config)
+        }
         None => 0,
     };
     memory.saturating_sub(REST + fetched + lake).max(memory / 4)

@@ -1,4 +1,4 @@
-//! Backfill: the same pipeline over files that end.
+//! Backfill: the same pipeline over files that end, or over a log as far as it is there.
 //!
 //! All input is seen before anything is counted, so nothing is late. Threads parse, filter and
 //! transform, and scatter the events by request into buckets; then each bucket is joined by
@@ -23,6 +23,7 @@ pub use dead::DeadLetters;
 pub(crate) use intake::Intake;
 pub use into_store::{IntoStoreError, write_into};
 pub(crate) use log::LogReader;
+use log::Reading;
 pub use log::{LogEvents, LogPart};
 pub(crate) use parse::Parser;
 pub(crate) use recompute::reach_ms;
@@ -45,7 +46,7 @@ use thiserror::Error;
 pub struct Backfill<'a> {
     /// What is counted.
     pub plan: &'a Plan,
-    /// The inputs.
+    /// The files.
     pub inputs: Vec<(Kind, PathBuf)>,
     /// Threads to use, at least 1.
     pub threads: usize,
@@ -99,6 +100,9 @@ pub enum BackfillError {
     /// An input cannot be read.
     #[error(transparent)]
     Input(#[from] FileError),
+    /// A log cannot be read.
+    #[error(transparent)]
+    Log(Box<RecomputeError>),
     /// An output cannot be written.
     #[error(transparent)]
     Output(#[from] SinkError),
@@ -117,7 +121,17 @@ impl Backfill<'_> {
     /// Reads everything, then joins and counts. `progress` is called now and then with bytes read
     /// and, where known, bytes in all.
     pub fn run(
+        self,
+        progress: &(dyn Fn(u64, Option<u64>) + Sync),
+    ) -> Result<Outcome, BackfillError> {
+        self.run_with(Vec::new(), progress)
+    }
+
+    /// The same with logs that are read besides, each with its number of lanes. Of these `progress` is
+    /// told the records.
+    pub fn run_with(
         mut self,
+        logs: Vec<(LogEvents, u32)>,
         progress: &(dyn Fn(u64, Option<u64>) + Sync),
     ) -> Result<Outcome, BackfillError> {
         let columns = |kind| self.plan.stream(kind).decoder.columns();
@@ -125,16 +139,31 @@ impl Backfill<'_> {
         let buckets = Buckets::new(bucket_count(files.records(BYTES_A_LINE)), self.memory_bytes);
         let symbols = SharedSymbols::new(self.seed(), self.plan.settings.groupings);
         let dead = Mutex::new(std::mem::take(&mut self.dead));
+        let scatter =
+            || Scatter::new(self.plan, self.secret, &buckets, &symbols, self.with_members);
+        let reading = Reading {
+            plan: self.plan,
+            earliest_record_ms: i64::MIN,
+            stop: &|| false,
+            progress: &|read| progress(read, None),
+        };
+        let mut parts = Vec::new();
+        for (log, lanes) in logs {
+            let read = reading.all(log, lanes, scatter);
+            let (intakes, _) = read.map_err(|error| BackfillError::Log(Box::new(error)))?;
+            parts.extend(intakes.into_iter().map(|i| Ok((i.summary, i.epochs_of_lanes))));
+        }
         let parse = |thread| {
-            let scatter =
-                Scatter::new(self.plan, self.secret, &buckets, &symbols, self.with_members);
-            let mut parser = parse::Parser::new(self.plan, &files, &dead, scatter);
+            let mut parser = parse::Parser::new(self.plan, &files, &dead, scatter());
             parser.run(thread, progress)?;
             Ok::<_, BackfillError>((parser.intake.summary, parser.intake.epochs_of_lanes))
         };
         let mut summary = Summary::default();
         let mut epochs_of_lanes = vec![BTreeSet::new(); self.plan.lanes as usize];
-        for part in in_threads(self.threads, parse) {
+        if !self.inputs.is_empty() {
+            parts.extend(in_threads(self.threads, parse));
+        }
+        for part in parts {
             let (part, epochs) = part?;
             for (all, some) in epochs_of_lanes.iter_mut().zip(epochs) {
                 all.extend(some);

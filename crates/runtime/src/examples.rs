@@ -282,6 +282,7 @@ impl Maker {
             records: &AtomicU64::new(0),
             progress: &|_| (),
             buffer: Vec::new(),
+            may_end_early: log.may_end_early,
         };
         let committed = log.committed.get(lane as usize).map_or(&[][..], Vec::as_slice);
         let replay = log.readers.first_mut().expect("there is a reader").as_mut();

@@ -3,6 +3,7 @@
 //! All numbers but those named `replayed` are functions of the log position: doing work again
 //! does not change them (invariant HONEST).
 
+use crate::archive::ArchiveStatus;
 use crate::examples::ExamplesStatus;
 use marquee_pipeline::lane::Counters;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +111,8 @@ struct Board {
     repair: Option<RepairStatus>,
     /// `None` where none are made.
     examples: Option<ExamplesStatus>,
+    /// `None` where raw records are not kept.
+    archive: Option<ArchiveStatus>,
 }
 
 impl StatusBoard {
@@ -183,6 +186,16 @@ impl StatusBoard {
     /// Notes what the scheduled repair has done; it is scheduled from the first note on.
     pub fn note_repair(&self, note: impl FnOnce(&mut RepairStatus)) {
         note(self.lock().repair.get_or_insert_default());
+    }
+
+    /// Notes what was copied of the log since the start.
+    pub fn note_archive(&self, status: ArchiveStatus) {
+        self.lock().archive = Some(status);
+    }
+
+    /// What was copied of the log; `None` where raw records are not kept.
+    pub fn archive(&self) -> Option<ArchiveStatus> {
+        self.lock().archive
     }
 
     /// Notes what was made of training examples since the start.

@@ -324,7 +324,13 @@ fn verify(
         progress: &|_, _| {},
     };
     let readers: Vec<Box<dyn Replay>> = vec![Box::new(log)];
-    let events = LogEvents { readers, checks_partitions: true, committed: Vec::new(), now_ms };
+    let events = LogEvents {
+        readers,
+        checks_partitions: true,
+        committed: Vec::new(),
+        now_ms,
+        may_end_early: false,
+    };
     let mut found = Vec::new();
     let report = verify.run(Events::Log(events), &mut |difference| {
         found.push(difference.clone());

@@ -77,6 +77,7 @@ fn registry(app: &App) -> Registry {
     work(&mut registry, &lanes);
     repair(&mut registry, app);
     examples(&mut registry, app);
+    archive(&mut registry, app);
     collector(&mut registry, app);
     if let Some(lake) = &app.lake {
         lake::register(&mut registry, &lake.numbers());
@@ -269,6 +270,28 @@ fn examples(registry: &mut Registry, app: &App) {
     waiting.set(status.waiting as f64);
     let help = "Closed stretches of lanes that wait for their examples";
     registry.register("waiting_stretches", help, waiting);
+}
+
+/// Only where raw events are kept.
+fn archive(registry: &mut Registry, app: &App) {
+    let Some(status) = app.status.archive() else { return };
+    let registry = registry.sub_registry_with_prefix("archive");
+    let mut count = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    count("files", "Files of raw events written into the lake", status.files);
+    count("records", "Records in these files", status.records);
+    count("bytes", "Bytes of these files", status.bytes);
+    count("refused", "Files that another process had written first", status.refused);
+    let help = "Offsets that the log had deleted before they were copied";
+    count("lost_offsets", help, status.lost);
+    count("failures", "Times that raw events could not be copied", status.failures);
+    let waiting = Number::default();
+    waiting.set(status.waiting as f64);
+    let help = "Offsets that are committed and not copied into the lake yet";
+    registry.register("waiting_offsets", help, waiting);
 }
 
 fn collector(registry: &mut Registry, app: &App) {

@@ -52,6 +52,15 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
             "waiting": made.waiting,
             "failures": made.failures,
         })),
+        "archive": app.status.archive().map(|kept| json!({
+            "files": kept.files,
+            "records": kept.records,
+            "bytes": kept.bytes,
+            "refused": kept.refused,
+            "lost": kept.lost,
+            "waiting": kept.waiting,
+            "failures": kept.failures,
+        })),
         "lake": app.lake.as_ref().map(|lake| lake_json(&lake.numbers())),
         "first": {
             "impressions": example(Kind::Impression),

@@ -14,6 +14,7 @@
 
 mod bucket;
 mod copies;
+mod events;
 mod examples;
 mod layout;
 mod manifest;
@@ -30,6 +31,10 @@ mod tests;
 
 pub use bucket::{Bucket, LakePlace, S3Place};
 pub use copies::LetterCopies;
+pub use events::{
+    EventsArchive, EventsBegin, EventsEnd, EventsFile, EventsLog, EventsOf, EventsReader,
+    EventsRows, EventsWriter, FoundLog, NewEvents, PutEvents, RawRecord, short_log,
+};
 pub use examples::{
     AttributeKind, AttributeValue, BegunStretch, Example, ExampleKey, ExamplesTable, Label,
     StretchWriter, WrittenStretch,

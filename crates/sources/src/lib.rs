@@ -204,6 +204,9 @@ pub enum SourceError {
     /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] kafka::KafkaError),
+    /// A copy of the log, which answers for what the log has deleted, failed.
+    #[error("{0}")]
+    Archive(String),
     /// What should be read next is not there.
     #[error(
         "lane {lane} of topic {topic}: offset {position} should be read next, but the log holds \

@@ -1,7 +1,8 @@
-//! `marquee backfill`: files that end, counted at once.
+//! `marquee backfill`: files that end, or the raw events of the lake, counted at once.
 
 use super::{ConfigArgument, Failure};
-use crate::config::Config;
+use crate::archive::Alone;
+use crate::config::{Config, LogKind};
 use crate::{log, service, store, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::Kind;
@@ -19,11 +20,14 @@ pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
     /// Files of impressions
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "lake")]
     impressions: Vec<PathBuf>,
     /// Files of plays
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "lake")]
     plays: Vec<PathBuf>,
+    /// Count the raw events that the lake keeps ([lake] events = true), and no files
+    #[arg(long, conflicts_with_all = ["impressions", "plays", "dead"])]
+    lake: bool,
     /// Write all cells to a .csv or .parquet file; without it, into the configured store
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -45,11 +49,21 @@ impl Arguments {
         let config = self.config.load()?;
         let mut plan = wiring::plan(&config)?;
         self.check()?;
+        let kept = match self.lake {
+            true => Some(Alone::find(&config, &plan)?),
+            false => None,
+        };
+        if let Some(kept) = &kept {
+            plan = lanes_of(&config, plan, kept)?;
+        }
         if self.out.is_none() {
             service::refuse_unbuilt(&config)?;
-            plan = log::lanes_of_store(&config, plan)?;
+            if kept.is_none() {
+                plan = log::lanes_of_store(&config, plan)?;
+            }
         }
         let started = Instant::now();
+        let threads = self.threads.map_or_else(|| wiring::threads(&config), usize::from);
         let dead = match &self.dead {
             Some(path) => DeadLetters::to_file(path).map_err(|e| Failure::Usage(e.to_string()))?,
             None => DeadLetters::default(),
@@ -64,14 +78,16 @@ impl Arguments {
         let backfill = Backfill {
             plan: &plan,
             inputs: inputs.clone(),
-            threads: self.threads.map_or_else(|| wiring::threads(&config), usize::from),
+            threads,
             memory_bytes: config.runtime.memory_bytes / 2,
             secret: wiring::secret(),
             dead,
             with_members: self.out.is_none(),
         };
-        let bar = progress_bar();
-        let outcome = backfill.run(&|read, total| show(&bar, read, total)).map_err(failure)?;
+        let bar = progress_bar(self.lake);
+        let logs = kept.map(|kept| kept.all(&config, plan.lanes, threads)).unwrap_or_default();
+        let outcome = backfill.run_with(logs, &|read, total| show(&bar, read, total));
+        let outcome = outcome.map_err(failure)?;
         bar.finish_and_clear();
         let (summary, cells) = (outcome.summary, outcome.rows.len());
         self.write(&config, &plan, outcome, inputs)?;
@@ -152,12 +168,25 @@ impl Arguments {
     }
 }
 
+/// The lanes of the store that is there, or of the log that was copied: it need not be there itself.
+fn lanes_of(config: &Config, plan: Plan, kept: &Alone) -> Result<Plan, Failure> {
+    if config.log.kind == LogKind::Embedded {
+        return Ok(plan);
+    }
+    let lanes = store::stored_lanes(config)?.unwrap_or_else(|| kept.lanes());
+    Ok(wiring::with_lanes(plan, lanes))
+}
+
 /// Reads the files once more, for the attributes of their impressions.
 fn examples(
     settings: &ExamplesSettings,
     store: Arc<dyn Store>,
     inputs: Vec<(Kind, PathBuf)>,
 ) -> Result<(), Failure> {
+    if inputs.is_empty() {
+        eprintln!("no examples were made: a backfill makes them from files only");
+        return Ok(());
+    }
     if inputs.iter().any(|(_, path)| path.as_os_str() == "-") {
         let words =
             "no examples were made: standard input cannot be read a second time; give files";
@@ -183,9 +212,12 @@ fn failure(error: BackfillError) -> Failure {
 }
 
 /// A bar with rate and time left, on a terminal only.
-fn progress_bar() -> ProgressBar {
+fn progress_bar(is_log: bool) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let template = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    let template = match is_log {
+        true => "{human_pos} records, {per_sec}",
+        false => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+    };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

@@ -1,6 +1,7 @@
 //! `marquee verify`: closed epochs counted once more, beside what the store holds.
 
 use super::{ConfigArgument, Failure};
+use crate::archive::Alone;
 use crate::config::Config;
 use crate::log::{self, LogAgain};
 use crate::store::{self, Look};
@@ -52,6 +53,9 @@ pub(super) struct Arguments {
     /// Files of plays
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "impressions")]
     plays: Vec<PathBuf>,
+    /// Count the raw events that the lake keeps ([lake] events = true), and do without the log
+    #[arg(long, conflicts_with_all = ["impressions", "plays"])]
+    lake: bool,
     /// Add what the store lacks
     #[arg(long)]
     repair: bool,
@@ -65,16 +69,21 @@ impl Arguments {
         let plan = wiring::plan(&config)?;
         self.check(&config)?;
         let started = Instant::now();
-        let (plan, cluster) = match self.reads_files() {
+        let kept = match self.lake {
+            true => Some(Alone::find(&config, &plan)?),
+            false => None,
+        };
+        let (plan, cluster) = match self.reads_files() || self.lake {
             true => (log::lanes_of_store(&config, plan)?, None),
             false => log::connect(&config, plan)?,
         };
-        let store = open_store(&config, &plan)?;
-        let events = match self.reads_files() {
-            true => Events::Files(self.inputs()),
-            false => {
-                let log = LogAgain::open(&config, &plan, cluster)?;
-                Events::Log(log.events(&*store, &plan, wiring::threads(&config))?)
+        let (store, threads) = (open_store(&config, &plan)?, wiring::threads(&config));
+        let events = match kept {
+            Some(kept) => Events::Log(kept.of_store(&config, &plan, &*store, threads)?),
+            None if self.reads_files() => Events::Files(self.inputs()),
+            None => {
+                let log = LogAgain::open(&config, &plan, cluster)?.with_archive(&config)?;
+                Events::Log(log.events(&*store, &plan, threads)?)
             }
         };
         let report = self.compare(&config, &plan, &*store, events)?;

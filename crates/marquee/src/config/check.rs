@@ -168,6 +168,11 @@ fn lake(config: &Config) -> Vec<Fault> {
         }
         None => {}
     }
+    if config.lake.place.is_none() && config.lake.events {
+        let hint = "raw events are kept in the lake: [lake] url says where it is";
+        let fault = config.fault("lake.events", "true", "false, or a lake", "");
+        faults.push(fault.with_hint(hint));
+    }
     faults
 }
 

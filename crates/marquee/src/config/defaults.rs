@@ -118,6 +118,8 @@ impl Default for Lake {
             negatives_ppm: 1_000_000,
             examples_interval_ms: 60 * MINUTE_MS,
             corrections_ms: 24 * 60 * MINUTE_MS,
+            events: false,
+            events_interval_ms: HOUR_MS,
         }
     }
 }

@@ -327,6 +327,10 @@ pub struct Lake {
     pub examples_interval_ms: i64,
     /// For so long after it closed the examples of a stretch are corrected, milliseconds; 0: never.
     pub corrections_ms: i64,
+    /// Whether raw events are kept.
+    pub events: bool,
+    /// A file of raw events has records of so much time, at most an hour, milliseconds.
+    pub events_interval_ms: i64,
 }
 
 /// `[snapshots]`: how long a restart takes. Nothing here changes a count.

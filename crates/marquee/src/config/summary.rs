@@ -176,6 +176,10 @@ impl Config {
             };
             lines.push(format!("  training examples of {share}"));
         }
+        if self.lake.events {
+            let every = format_duration_ms(self.lake.events_interval_ms);
+            lines.push(format!("  raw events, a file for each lane and {every}"));
+        }
         lines
     }
 

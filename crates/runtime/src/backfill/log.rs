@@ -4,6 +4,7 @@
 //! What a lane would refuse is refused here, too: a record without a value, a request that belongs
 //! to another lane, an event too far ahead of its record.
 
+use super::in_threads;
 use super::intake::Intake;
 use super::recompute::RecomputeError;
 use crate::lanes::gaps::{FirstRecords, latest_event_ms};
@@ -12,7 +13,8 @@ use marquee_expr::Value;
 use marquee_model::lane_of;
 use marquee_pipeline::prepare::{DeadReason, RECORD_TIME, REQUEST_ID, TIME};
 use marquee_sources::{Limit, Record, Replay};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Records read before somebody may say stop.
 const TURN: Limit = Limit { before: u64::MAX, records: 4096, bytes: 4 << 20 };
@@ -28,6 +30,9 @@ pub struct LogEvents {
     pub committed: Vec<Vec<u64>>,
     /// The time of this machine.
     pub now_ms: i64,
+    /// Whether it may end before what was committed: a copy that is made behind the lanes. Then it
+    /// has not everything, and nothing is held against a store.
+    pub may_end_early: bool,
 }
 
 /// What a log has of one lane.
@@ -56,6 +61,62 @@ pub(crate) struct LogReader<'a, I> {
     pub(crate) records: &'a AtomicU64,
     pub(crate) progress: &'a (dyn Fn(u64) + Sync),
     pub(crate) buffer: Vec<u8>,
+    /// As [`LogEvents::may_end_early`].
+    pub(crate) may_end_early: bool,
+}
+
+/// How a whole log is read.
+pub(super) struct Reading<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) earliest_record_ms: i64,
+    pub(super) stop: &'a (dyn Fn() -> bool + Sync),
+    pub(super) progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Reading<'_> {
+    /// Reads so many lanes of a log, in a thread for each of its readers, and says what it has of
+    /// each. `intake` is called once in each thread.
+    pub(super) fn all<I: Intake + Send>(
+        &self,
+        log: LogEvents,
+        lanes: u32,
+        intake: impl Fn() -> I + Sync,
+    ) -> Result<(Vec<I>, Vec<LogPart>), RecomputeError> {
+        let LogEvents { readers, checks_partitions, committed, now_ms, may_end_early } = log;
+        let (next, records) = (AtomicU32::new(0), AtomicU64::new(0));
+        let found: Mutex<Vec<Option<LogPart>>> = Mutex::new(vec![None; lanes as usize]);
+        let readers: Vec<Mutex<Box<dyn Replay>>> = readers.into_iter().map(Mutex::new).collect();
+        let parts = in_threads(readers.len(), |thread| {
+            let mut log = readers[thread].lock().unwrap_or_else(|e| e.into_inner());
+            let mut reader = LogReader {
+                plan: self.plan,
+                intake: intake(),
+                checks_partitions,
+                now_ms,
+                earliest_record_ms: self.earliest_record_ms,
+                from_offsets: Vec::new(),
+                stop: self.stop,
+                records: &records,
+                progress: self.progress,
+                buffer: Vec::new(),
+                may_end_early,
+            };
+            loop {
+                let lane = next.fetch_add(1, Ordering::Relaxed);
+                if lane >= lanes {
+                    break;
+                }
+                let committed = committed.get(lane as usize).map_or(&[][..], Vec::as_slice);
+                let part = reader.lane(&mut **log, lane, committed)?;
+                found.lock().unwrap_or_else(|e| e.into_inner())[lane as usize] = Some(part);
+            }
+            reader.intake.finish().map_err(RecomputeError::Spill)?;
+            Ok::<_, RecomputeError>(reader.intake)
+        });
+        let found = found.into_inner().unwrap_or_else(|e| e.into_inner());
+        let intakes = parts.into_iter().collect::<Result<_, _>>()?;
+        Ok((intakes, found.into_iter().flatten().collect()))
+    }
 }
 
 impl<I: Intake> LogReader<'_, I> {
@@ -70,11 +131,13 @@ impl<I: Intake> LogReader<'_, I> {
         let mut part = LogPart { start_offsets, read_to, whole_from_ms: i64::MIN };
         for (topic, name) in self.plan.topics().iter().enumerate() {
             let (start, end) = log.bounds(topic, lane)?;
-            if committed.get(topic).is_some_and(|committed| *committed > end) {
+            let is_short = committed.get(topic).is_some_and(|committed| *committed > end);
+            if is_short && !self.may_end_early {
                 let (topic, committed) = (name.clone(), committed[topic]);
                 return Err(RecomputeError::OtherLog { topic, lane, committed, end });
             }
             let whole_from_ms = self.topic(log, (topic, name), lane, start)?;
+            let whole_from_ms = if is_short { i64::MAX } else { whole_from_ms };
             part.whole_from_ms = part.whole_from_ms.max(whole_from_ms);
             part.start_offsets.push(start);
             part.read_to.push(end);

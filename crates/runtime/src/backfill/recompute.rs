@@ -5,8 +5,7 @@
 //! members need to fit into memory.
 
 use super::bucket::Buckets;
-use super::intake::Intake;
-use super::log::{LogEvents, LogPart, LogReader};
+use super::log::{LogEvents, LogPart, Reading};
 use super::runs::{CellMember, Merge, Sorter};
 use super::scatter::{Scatter, Stretch};
 use super::shared::{Frozen, SharedSymbols};
@@ -16,13 +15,12 @@ use marquee_model::{CellKey, Kind, RequestKey, Side, lane_of};
 use marquee_pipeline::chunk::Id;
 use marquee_pipeline::join::{Emit, Join, Member};
 use marquee_sinks::SinkError;
+use marquee_sources::SourceError;
 use marquee_sources::files::{FileError, FileSet};
-use marquee_sources::{Replay, SourceError};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use thiserror::Error;
 
 /// Where the events come from.
@@ -120,6 +118,7 @@ impl From<BackfillError> for RecomputeError {
         match error {
             BackfillError::Input(error) => RecomputeError::Input(error),
             BackfillError::Spill(error) => RecomputeError::Spill(error),
+            BackfillError::Log(error) => *error,
             BackfillError::Output(SinkError::File { error, .. }) => {
                 RecomputeError::Spill(std::io::Error::other(error))
             }
@@ -273,39 +272,16 @@ impl Recompute<'_> {
         buckets: &Buckets,
         symbols: &SharedSymbols,
     ) -> Result<Read, RecomputeError> {
-        let LogEvents { readers, checks_partitions, committed, now_ms } = log;
-        let lanes = self.plan.lanes;
-        let (next, records) = (AtomicU32::new(0), AtomicU64::new(0));
-        let found: Mutex<Vec<Option<LogPart>>> = Mutex::new(vec![None; lanes as usize]);
-        let readers: Vec<Mutex<Box<dyn Replay>>> = readers.into_iter().map(Mutex::new).collect();
-        let parts = in_threads(readers.len(), |thread| {
-            let mut log = readers[thread].lock().unwrap_or_else(|e| e.into_inner());
-            let mut reader = LogReader {
-                plan: self.plan,
-                intake: self.scatter(buckets, symbols),
-                checks_partitions,
-                now_ms,
-                earliest_record_ms: self.earliest_record_ms(),
-                from_offsets: Vec::new(),
-                stop: self.stop,
-                records: &records,
-                progress: &|read| (self.progress)(read, None),
-                buffer: Vec::new(),
-            };
-            loop {
-                let lane = next.fetch_add(1, Ordering::Relaxed);
-                if lane >= lanes {
-                    break;
-                }
-                let committed = committed.get(lane as usize).map_or(&[][..], Vec::as_slice);
-                let part = reader.lane(&mut **log, lane, committed)?;
-                found.lock().unwrap_or_else(|e| e.into_inner())[lane as usize] = Some(part);
-            }
-            reader.intake.finish().map_err(RecomputeError::Spill)?;
-            Ok((reader.intake.summary, reader.intake.stretch))
-        });
-        let found = found.into_inner().unwrap_or_else(|e| e.into_inner());
-        self.add_up(parts, found.into_iter().flatten().collect())
+        let reading = Reading {
+            plan: self.plan,
+            earliest_record_ms: self.earliest_record_ms(),
+            stop: self.stop,
+            progress: &|read| (self.progress)(read, None),
+        };
+        let (intakes, found) =
+            reading.all(log, self.plan.lanes, || self.scatter(buckets, symbols))?;
+        let parts = intakes.into_iter().map(|intake| Ok((intake.summary, intake.stretch)));
+        self.add_up(parts.collect(), found)
     }
 
     /// An event is at most `max_ahead` ahead of its record, or it is a dead letter: a record that was

@@ -11,6 +11,7 @@ use super::error::LogError;
 
 const LOCK_FILE: &str = "lock";
 pub(super) const META_FILE: &str = "marquee-log";
+const ID_FILE: &str = "marquee-log-id";
 const META_TITLE: &str = "marquee embedded log";
 const VERSION: u32 = 1;
 
@@ -68,6 +69,24 @@ fn holder(file: &mut File) -> String {
     match name.trim() {
         trimmed if read.is_ok() && !trimmed.is_empty() => trimmed.to_owned(),
         _ => "another process".to_owned(),
+    }
+}
+
+/// The id that tells this log from one that was made in the same folder after it was deleted. A log
+/// of an earlier version gets one when it is opened.
+pub(super) fn id(path: &Path, random: impl FnOnce() -> String) -> Result<String, LogError> {
+    let file = path.join(ID_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => match text.trim() {
+            "" => Err(LogError::corrupt(&file, 0, "it names no id")),
+            id => Ok(id.to_owned()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = random();
+            create_durably(&file, format!("{id}\n").as_bytes())?;
+            Ok(id)
+        }
+        Err(error) => Err(LogError::io("read", &file, error)),
     }
 }
 

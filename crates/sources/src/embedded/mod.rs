@@ -84,6 +84,8 @@ pub struct EmbeddedLog {
 
 #[derive(Debug)]
 struct Shared {
+    /// Tells this log from others.
+    id: String,
     lanes_per_topic: u32,
     /// Those of topic 0, then those of topic 1, and so on.
     lanes: Vec<Lane>,
@@ -139,6 +141,7 @@ impl EmbeddedLog {
         folder::create_folder(path)?;
         let lock = folder::lock(path)?;
         create_topics(path, topics, lanes)?;
+        let id = folder::id(path, segment::new_id)?;
         let mut opened = Vec::new();
         for topic in topics {
             for lane in 0..lanes {
@@ -148,6 +151,7 @@ impl EmbeddedLog {
             }
         }
         let shared = Shared {
+            id,
             lanes_per_topic: lanes,
             commit: Commit::new(opened.len(), tuning.group_bytes),
             lanes: opened,
@@ -158,6 +162,11 @@ impl EmbeddedLog {
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A text that no other log has, and that this one keeps.
+    pub fn id(&self) -> &str {
+        &self.shared.id
     }
 
     /// Appends a batch and returns when all of it is on disk: one position for each record, in

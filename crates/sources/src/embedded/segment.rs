@@ -94,6 +94,12 @@ pub(super) fn new_salt() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
+/// A text that no other log has.
+pub(super) fn new_id() -> String {
+    let word = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", word(), word())
+}
+
 /// Creates the file of an empty segment, durably and never half.
 pub(super) fn create(folder: &Path, header: &Header) -> Result<(), LogError> {
     create_durably(&file_of(folder, header.base), &header.encode())

@@ -100,6 +100,13 @@ impl KafkaCluster {
         self.topic_ids.iter().map(|id| id.clone().unwrap_or_default()).collect()
     }
 
+    /// The same, for readers that are given the headers of records.
+    #[must_use]
+    pub fn with_headers(mut self) -> KafkaCluster {
+        self.options.with_headers = true;
+        self
+    }
+
     /// How it was reached.
     pub fn options(&self) -> &KafkaOptions {
         &self.options

@@ -36,6 +36,12 @@ pub(super) fn section(section: &Section<'_>, base_dir: &Path) -> Lake {
             100..=DAY_MS,
         ),
         corrections_ms: section.duration("corrections", default.corrections_ms, 0..=31 * DAY_MS),
+        events: section.item("events").and_then(|item| item.boolean(true)).unwrap_or_default(),
+        events_interval_ms: section.duration(
+            "events_interval",
+            default.events_interval_ms,
+            SECOND_MS..=HOUR_MS,
+        ),
     }
 }
 
