@@ -109,7 +109,12 @@ impl Alone {
         Ok(Alone { archive, logs, topics })
     }
 
-    /// The number of lanes that the newest of it has.
+    /// How often the logs had lost records before they were copied.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.logs.iter().flatten().map(|log| log.gaps).sum()
+    }
+
+    /// The largest number of lanes that any log of it has.
     pub(crate) fn lanes(&self) -> u32 {
         self.logs.iter().flatten().map(|log| log.lanes).max().expect("there is some")
     }
@@ -123,9 +128,15 @@ impl Alone {
             let logs: Vec<Option<FoundLog>> = self.logs.iter().map(of_topic).collect();
             let of = logs.iter().flatten().map(|log| log.lanes).max().expect("one has it");
             let logs = logs.into_iter().map(|log| log.map(|log| log.log)).collect();
-            // Where the number has changed, a request stood elsewhere then.
-            let checks_partitions = config.log.kind == LogKind::Kafka && of == lanes;
-            (self.events(logs, checks_partitions, Vec::new(), threads.clamp(1, of as usize)), of)
+            let events = LogEvents {
+                readers: self.readers(logs, threads.clamp(1, of as usize), ArchivedLog::all_of),
+                // Where the number has changed, a request stood elsewhere then.
+                checks_partitions: config.log.kind == LogKind::Kafka && of == lanes,
+                committed: Vec::new(),
+                now_ms: wiring::now_ms(),
+                may_end_early: true,
+            };
+            (events, of)
         };
         (0..most).map(one).collect()
     }
@@ -169,30 +180,28 @@ impl Alone {
             };
             logs.push(Some(log.log.clone()));
         }
-        let checks_partitions = config.log.kind == LogKind::Kafka;
         let threads = threads.clamp(1, plan.lanes.max(1) as usize);
-        Ok(self.events(logs, checks_partitions, committed, threads))
-    }
-
-    fn events(
-        &self,
-        logs: Vec<Option<String>>,
-        checks_partitions: bool,
-        committed: Vec<Vec<u64>>,
-        threads: usize,
-    ) -> LogEvents {
-        let names = self.topics.iter().cloned();
-        let topics: Vec<ArchivedTopic> =
-            names.zip(logs).map(|(topic, log)| ArchivedTopic { topic, log }).collect();
-        let reader = |_| -> Box<dyn Replay> {
-            Box::new(ArchivedLog::new(self.archive.clone(), topics.clone(), None))
-        };
-        LogEvents {
-            readers: (0..threads).map(reader).collect(),
-            checks_partitions,
+        let whole = |archive, topics| ArchivedLog::new(archive, topics, None);
+        Ok(LogEvents {
+            readers: self.readers(logs, threads, whole),
+            checks_partitions: config.log.kind == LogKind::Kafka,
             committed,
             now_ms: wiring::now_ms(),
             may_end_early: true,
-        }
+        })
+    }
+
+    /// Readers of one log for each topic.
+    fn readers(
+        &self,
+        logs: Vec<Option<String>>,
+        threads: usize,
+        reader: impl Fn(EventsArchive, Vec<ArchivedTopic>) -> ArchivedLog,
+    ) -> Vec<Box<dyn Replay>> {
+        let names = self.topics.iter().cloned();
+        let topics: Vec<ArchivedTopic> =
+            names.zip(logs).map(|(topic, log)| ArchivedTopic { topic, log }).collect();
+        let one = |_| -> Box<dyn Replay> { Box::new(reader(self.archive.clone(), topics.clone())) };
+        (0..threads).map(one).collect()
     }
 }

@@ -85,6 +85,12 @@ impl Arguments {
             with_members: self.out.is_none(),
         };
         let bar = progress_bar(self.lake);
+        if let Some(gaps) = kept.as_ref().map(Alone::gaps).filter(|gaps| *gaps > 0) {
+            eprintln!(
+                "note: the log had lost records before they were copied, {gaps} times: events are \
+                 missing (files whose names end with -gap come after them)"
+            );
+        }
         let logs = kept.map(|kept| kept.all(&config, plan.lanes, threads)).unwrap_or_default();
         let outcome = backfill.run_with(logs, &|read, total| show(&bar, read, total));
         let outcome = outcome.map_err(failure)?;

@@ -2,7 +2,7 @@
 //! beginning. Whoever reads it sees one long log.
 //!
 //! Where the copy ends before the log begins, or has a gap itself, only what is behind that is shown:
-//! a reader takes what it is shown for whole.
+//! a reader takes what it is shown for whole. Who wants all that is there says so.
 
 use marquee_sinks::lake::{
     EventsArchive, EventsEnd, EventsFile, EventsOf, EventsReader, EventsRows, LakeError,
@@ -26,6 +26,8 @@ pub struct ArchivedLog {
     archive: EventsArchive,
     topics: Vec<ArchivedTopic>,
     log: Option<Box<dyn Replay>>,
+    /// Whether what is before a gap is shown, too.
+    shows_gaps: bool,
     /// What the lake has, by topic and lane, as it was when [`Replay::bounds`] was asked.
     known: HashMap<(usize, u32), Arc<Kept>>,
     reading: Reading,
@@ -62,7 +64,7 @@ impl Kept {
 enum Reading {
     Nothing,
     Log,
-    Files(Files),
+    Files(Box<Files>),
 }
 
 struct Files {
@@ -85,7 +87,13 @@ impl ArchivedLog {
         topics: Vec<ArchivedTopic>,
         log: Option<Box<dyn Replay>>,
     ) -> Self {
-        ArchivedLog { archive, topics, log, known: HashMap::new(), reading: Reading::Nothing }
+        let (known, reading) = (HashMap::new(), Reading::Nothing);
+        ArchivedLog { archive, topics, log, shows_gaps: false, known, reading }
+    }
+
+    /// The copy alone, with what is before its gaps: all that is there, whole or not.
+    pub fn all_of(archive: EventsArchive, topics: Vec<ArchivedTopic>) -> Self {
+        ArchivedLog { shows_gaps: true, ..ArchivedLog::new(archive, topics, None) }
     }
 
     fn kept(&mut self, topic: usize, lane: u32) -> Result<Arc<Kept>, SourceError> {
@@ -107,7 +115,8 @@ impl ArchivedLog {
         let mut kept = Kept { of, files, end, log_start };
         if log.is_some() && log_start > 0 {
             let mut files = self.archive.files(&kept.of).map_err(failed)?;
-            if let Some(gap) = files.iter().rposition(|file| file.is_after_gap) {
+            let gap = files.iter().rposition(|file| file.is_after_gap);
+            if let Some(gap) = gap.filter(|_| !self.shows_gaps) {
                 files.drain(..gap);
             }
             let begins_before = files.first().is_some_and(|file| file.from < log_start);
@@ -171,7 +180,8 @@ impl Replay for ArchivedLog {
         }
         let next = kept.file_of(offset);
         let (open, rows, position) = (None, None, offset);
-        self.reading = Reading::Files(Files { topic, kept, next, open, rows, position, until });
+        let files = Files { topic, kept, next, open, rows, position, until };
+        self.reading = Reading::Files(Box::new(files));
         Ok(())
     }
 
@@ -239,7 +249,11 @@ impl Files {
             return Err(self.missing(self.until));
         };
         if file.from > self.position {
-            return Err(self.missing(file.from));
+            // Of the first file it does not matter what was before it.
+            if !file.is_after_gap || self.next == 0 {
+                return Err(self.missing(file.from));
+            }
+            self.position = file.from;
         }
         self.open = Some(archive.read(&self.kept.of, file).map_err(failed)?);
         self.next += 1;

@@ -343,6 +343,12 @@ fn what_the_log_has_deleted_is_a_gap_that_is_seen() {
     // Only what is behind the gap is whole.
     let mut alone = archived(&memory, None);
     assert_eq!(alone.bounds(0, 0).expect("memory works"), (5, 10));
+    assert_eq!(read_from(&mut alone, 5), [5, 6, 7, 8, 9]);
+    let topics = vec![ArchivedTopic { topic: "t".to_owned(), log: Some(short_log("a")) }];
+    let mut all = ArchivedLog::all_of(archive(&memory), topics);
+    assert_eq!(all.bounds(0, 0).expect("memory works"), (0, 10));
+    assert_eq!(read_from(&mut all, 0), [0, 1, 5, 6, 7, 8, 9]);
+    assert_eq!(archive(&memory).logs("t").expect("memory works")[0].gaps, 1);
 }
 
 /// Histories of two writers and a log that grows and forgets, by seeds.

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use marquee_model::format_time_ms;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -126,8 +126,8 @@ pub struct FoundLog {
     pub log: String,
     /// Its number of lanes.
     pub lanes: u32,
-    /// The lanes that have files.
-    pub in_lanes: BTreeSet<u32>,
+    /// How often it had lost records before they were copied, over all lanes.
+    pub gaps: u64,
 }
 
 /// A name for the id of a log that fits into names of files.
@@ -167,17 +167,16 @@ impl EventsArchive {
     /// # Errors
     /// The lake does not answer, or a file is not there any more or not whole.
     pub fn logs(&self, topic: &str) -> Result<Vec<FoundLog>, LakeError> {
-        let mut found: BTreeMap<String, (String, BTreeSet<u32>)> = BTreeMap::new();
+        let mut found: BTreeMap<String, (String, u64)> = BTreeMap::new();
         for object in self.objects.list(&format!("{FOLDER}/topic={topic}"))? {
-            let lane = object.path.split('/').find_map(|part| part.strip_prefix("lane="));
-            let Some(lane) = lane.and_then(|lane| lane.parse().ok()) else { continue };
             if let Some((log, file)) = parse_name(object.path) {
-                found.entry(log).or_insert((file.path, BTreeSet::new())).1.insert(lane);
+                let (_, gaps) = found.entry(log).or_insert((file.path, 0));
+                *gaps += u64::from(file.is_after_gap);
             }
         }
-        let log = |(log, (path, in_lanes)): (String, (String, BTreeSet<u32>))| {
+        let log = |(log, (path, gaps)): (String, (String, u64))| {
             let lanes = columns::about(self.get(&path)?, &path)?.lanes;
-            Ok(FoundLog { log, lanes, in_lanes })
+            Ok(FoundLog { log, lanes, gaps })
         };
         found.into_iter().map(log).collect()
     }
@@ -372,7 +371,7 @@ mod tests {
         let other = EventsOf { log: short_log("another"), ..of() };
         assert_eq!(archive.files(&other).expect("it works"), []);
         let found = archive.logs("plays").expect("it works");
-        assert_eq!(found, [FoundLog { log: of().log, lanes: 4, in_lanes: [3].into() }]);
+        assert_eq!(found, [FoundLog { log: of().log, lanes: 4, gaps: 0 }]);
     }
 
     #[test]

@@ -273,6 +273,10 @@ fn the_summary_names_the_lake_and_no_secret() {
     let config = good(&format!("lake = {{ url = 's3://cells/a', {keys} }}"));
     let line = "closed epochs as Parquet in the lake s3://cells/a, files of 30m or 64MiB";
     assert!(config.summary().contains(line), "{}", config.summary());
+    let events = "events = true, events_interval = '10m'";
+    let keeps = good(&format!("lake = {{ url = 's3://cells/a', {events} }}"));
+    let line = "raw events, a file for each lane and 10m";
+    assert!(keeps.summary().contains(line), "{}", keeps.summary());
     let shown = format!("{config:?}");
     assert!(shown.contains("cells") && !shown.contains("hunter2"), "{shown}");
 }
