@@ -36,8 +36,9 @@ use std::sync::Arc;
 /// The folder of all of it.
 const FOLDER: &str = "events";
 
-/// Times in names, milliseconds: up to the end of the year 9999.
-const LAST_MS: i64 = 253_402_300_799_999;
+/// Times in names, milliseconds: up to the end of the year 9998, which is near the last that can be
+/// written.
+const LAST_MS: i64 = 253_370_764_799_999;
 
 /// A lane of a topic of one log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -341,7 +342,7 @@ mod tests {
         assert_eq!(log, of.log);
         assert_eq!(file, EventsFile { path, from, latest_before_ms, is_after_gap: false });
         let gap = path_of(&of, &EventsBegin { is_after_gap: true, ..begin }, i64::MAX);
-        assert!(gap.contains("day=9999-12-31/hour=23/") && gap.ends_with("-7-gap.parquet"));
+        assert!(gap.contains("day=9998-12-31/hour=23/") && gap.ends_with("-7-gap.parquet"));
         assert!(parse_name(gap).is_some_and(|(_, file)| file.is_after_gap));
         let early = path_of(&of, &begin, i64::MIN);
         assert!(early.contains("day=1970-01-01/hour=00/"), "{early}");

@@ -151,7 +151,7 @@ const SINGLE: &[(&str, &str)] = &[
     ("lake.events = true",
      r#"1: lake.events: found true, expected false, or a lake; raw events are kept in the lake: [lake] url says where it is"#),
     ("lake = { url = 's3://cells', events_interval = '2h' }",
-     r#"1: lake.events_interval: found "2h", expected a duration of 1s to 1h, for example "30m""#),
+     r#"1: lake.events_interval: found "2h", expected a duration of 1s to 1h, for example "1h""#),
     ("lake.file_span = '2d'",
      r#"1: lake.file_span: found "2d", expected a duration of 1s to 1d, for example "30m""#),
     ("lake.file_size = '1KiB'",
