@@ -7,9 +7,12 @@
 use marquee_e2e::data::{Data, example};
 use marquee_e2e::duckdb::{DuckDb, literal};
 use marquee_e2e::kafka::{Client, FAST_GROUP, Setup, broker, succeed};
+use marquee_e2e::lake::s3_lake;
 use marquee_e2e::program::{Finished, marquee, run};
 use marquee_e2e::service::{Feed, Service};
+use marquee_e2e::skip;
 use marquee_model::CellCounts;
+use marquee_services::{S3, S3Options, missing_for_s3};
 use marquee_sinks::embedded::{EmbeddedStore, StoreMemory};
 use marquee_sinks::{CellQuery, ClosedCell, Identity, Store};
 use serde_json::{Value, json};
@@ -27,7 +30,7 @@ fn config(data: &Data, name: &str, lake: &str) -> PathBuf {
     let own = data.file(&format!("{name}-data")).display().to_string();
     let text = format!(
         "{reference}\n[log]\npath = \"{own}/log\"\n[store]\npath = \"{own}/store\"\n\
-         [http]\nlisten = \"127.0.0.1:0\"\n[lake]\nurl = \"file:lake\"\ninterval = \"100ms\"\n{lake}\n"
+         [http]\nlisten = \"127.0.0.1:0\"\n[lake]\ninterval = \"100ms\"\n{lake}\n"
     );
     data.write(&format!("{name}.toml"), text)
 }
@@ -109,7 +112,7 @@ fn verify(config: &Path, flags: &[&str]) -> Finished {
 fn killed_while_it_copies_it_leaves_each_event_once_and_a_backfill_counts_them_as_files() {
     let Some(duckdb) = DuckDb::find() else { return };
     let data = Data::generated(30_000, 81);
-    let keeps = "events = true\nevents_interval = \"1s\"";
+    let keeps = "url = \"file:lake\"\nevents = true\nevents_interval = \"1s\"";
     let config_of = |name: &str| config(&data, name, keeps);
     let (ours, lake, log) = (config_of("ours"), data.file("lake"), data.file("ours.log"));
     let mut service = Some(Service::start(&ours, &log));
@@ -164,14 +167,49 @@ fn killed_while_it_copies_it_leaves_each_event_once_and_a_backfill_counts_them_a
 }
 
 #[test]
+fn an_object_store_that_dies_gets_everything_later_and_is_read_like_a_folder() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    if let Some(tool) = missing_for_s3() {
+        return skip::missing_tool(&tool);
+    }
+    let data = Data::generated(5_000, 85);
+    let mut s3 = S3::start(S3Options::default()).unwrap();
+    let (place, lake) = s3_lake(&s3);
+    let keeps = format!("{place}\nevents = true\nevents_interval = \"1s\"");
+    let config = config(&data, "s3", &keeps);
+    s3.kill();
+    let service = Service::start(&config, &data.file("s3.log"));
+    for (file, kind) in [(&data.impressions, "impressions"), (&data.plays, "plays")] {
+        Feed::of(file, kind, 5_000).send_all(&|| service.address.clone(), &|_| {});
+    }
+    service.wait_until_counted(data.events());
+    let start = Instant::now();
+    while kept(&service)["failures"].as_u64() == Some(0) {
+        assert!(start.elapsed() < PATIENCE, "nothing fails: {}", kept(&service));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    s3.start_again().unwrap();
+    wait_until_kept(&duckdb, &service, &lake, data.events());
+    assert_same_videos(&duckdb, &data, &lake, ["impressions", "plays"]);
+    let mut answer = ureq::get(&format!("{}/metrics", service.address)).call().unwrap();
+    let metrics = answer.body_mut().read_to_string().unwrap();
+    let line = format!("marquee_archive_records_total {}\n", data.events());
+    assert!(metrics.contains(&line), "{metrics}");
+    assert_eq!(service.terminate(), Some(0));
+    let out = data.file("s3.csv");
+    backfill_of_lake(&config, &["--out", out.to_str().unwrap()]).expect_code(0);
+    assert_eq!(std::fs::read(&out).unwrap(), data.cells(&mut data.backfill(&config)));
+}
+
+#[test]
 fn what_it_cannot_read_is_said_before_anything_is_counted() {
     let data = Data::generated(100, 82);
-    let none = config(&data, "none", "");
+    let none = config(&data, "none", "url = \"file:lake\"");
     for command in ["backfill", "verify"] {
         let finished = run(marquee([command, "--lake", "-c"]).arg(&none));
         finished.expect_code(2).expect_words("it needs [lake] url, and events = true");
     }
-    let empty = config(&data, "empty", "events = true");
+    let empty = config(&data, "empty", "url = \"file:lake\"\nevents = true");
     backfill_of_lake(&empty, &[]).expect_code(1).expect_words("no raw events of topic impressions");
     let both = ["--impressions", "a", "--plays", "b"];
     backfill_of_lake(&empty, &both).expect_code(2).expect_words("cannot be used with");
