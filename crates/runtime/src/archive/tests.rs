@@ -361,8 +361,16 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
         let mut rival_follower = follower("a");
         let rival = {
             let (memory, log, clock) = (memory.clone(), log.clone(), clock.clone());
+            let mut draw = Draw(seed + 3_000_000);
             move || {
-                let now_ms = *clock.lock().expect("nobody panics");
+                // It sees more than the writer saw when it read its file.
+                let now_ms = {
+                    let mut now = clock.lock().expect("nobody panics");
+                    *now += draw.below(20) as i64 * MINUTE_MS;
+                    *now
+                };
+                let late = 30 + draw.below(60) as i64;
+                log.add((0..draw.below(3)).map(|_| now_ms - late * MINUTE_MS));
                 step(&mut rival_follower, &log, &memory, now_ms);
             }
         };
