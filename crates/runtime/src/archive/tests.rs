@@ -371,7 +371,14 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
                 };
                 let late = 30 + draw.below(60) as i64;
                 log.add((0..draw.below(3)).map(|_| now_ms - late * MINUTE_MS));
-                step(&mut rival_follower, &log, &memory, now_ms);
+                // And it waits for nobody: its files end elsewhere than the writer's.
+                let sizes = Sizes { silence_ms: 0, ..SIZES };
+                let (committed, how) = (log.end(), (sizes, now_ms));
+                let mut status = ArchiveStatus::default();
+                let archive = archive(&memory);
+                let stepped =
+                    rival_follower.step(&archive, &mut log.clone(), committed, how, &mut status);
+                stepped.expect("memory works");
             }
         };
         let shaky = Arc::new(Shaky {
