@@ -354,6 +354,7 @@ fn what_the_log_has_deleted_is_a_gap_that_is_seen() {
 /// Histories of two writers and a log that grows and forgets, by seeds.
 #[test]
 fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_missing() {
+    let mut refused = 0;
     for seed in 0..150 {
         let (memory, log) = (Arc::new(Memory::default()), Again::default());
         let mut draw = Draw(seed);
@@ -372,7 +373,7 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
                 let late = 30 + draw.below(60) as i64;
                 log.add((0..draw.below(3)).map(|_| now_ms - late * MINUTE_MS));
                 // And it waits for nobody: its files end elsewhere than the writer's.
-                let sizes = Sizes { silence_ms: 0, ..SIZES };
+                let sizes = Sizes { slot_ms: HOUR_MS / 4, silence_ms: 0, ..SIZES };
                 let (committed, how) = (log.end(), (sizes, now_ms));
                 let mut status = ArchiveStatus::default();
                 let archive = archive(&memory);
@@ -403,6 +404,7 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
             let how = (SIZES, now_ms);
             // A failed call is tried again in the next round.
             let _ = writer.step(&archive, &mut log.clone(), log.end(), how, &mut status);
+            refused += status.refused;
         }
         let end_ms = *clock.lock().expect("nobody panics") + 2 * HOUR_MS;
         let mut last = follower("a");
@@ -414,6 +416,7 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
         let mut alone = archived(&memory, None);
         assert_eq!(read_from(&mut alone, 0), all, "seed {seed}");
     }
+    assert!(refused > 100, "{refused} refusals prove little");
 }
 
 fn archived(memory: &Arc<Memory>, log: Option<&Again>) -> ArchivedLog {
