@@ -403,7 +403,9 @@ fn whoever_is_refused_cut_off_or_killed_no_record_is_there_twice_and_none_is_mis
             let archive = EventsArchive::new(shaky.clone());
             // Now and then it waits for nobody, either, and ends a file at what is committed.
             let silence_ms = if seed % 2 == 0 { 0 } else { MINUTE_MS };
-            let how = (Sizes { silence_ms, ..SIZES }, now_ms);
+            // Its own calls take no time, so it does not ask again without a reason.
+            let call = Duration::from_secs(3600);
+            let how = (Sizes { silence_ms, call, ..SIZES }, now_ms);
             // A failed call is tried again in the next round.
             let _ = writer.step(&archive, &mut log.clone(), log.end(), how, &mut status);
             refused += status.refused;
