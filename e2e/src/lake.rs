@@ -30,6 +30,33 @@ pub fn by_manifests(lake: &Path) -> String {
     )
 }
 
+/// The same of what is open, too (docs/lake.md shows the same).
+pub fn until_now(lake: &Path) -> String {
+    let by_manifests = by_manifests(lake);
+    let lake = lake.display().to_string().replace('\'', "''");
+    let manifests = by_manifests.split("set variable files").next().expect("it has a first part");
+    format!(
+        "{manifests}
+         set variable files = (
+           select list('{lake}/' || file.path) from (
+             select unnest(entry.files) as file from (
+               select unnest(list_concat(entries, open)) as entry
+               from read_json(getvariable('manifests'), columns = {{
+                 entries: 'struct(files struct(path varchar)[])[]',
+                 open: 'struct(files struct(path varchar)[])[]'}}))));
+         create or replace view cells as
+           select generation, day, lane, video_id, epoch_start_ms, epoch_start, epoch_ms, slice,
+                  max(impressions) as impressions, max(plays) as plays,
+                  bool_and(complete) as complete,
+                  case when count(*) = count(impression_requests)
+                    then list_distinct(flatten(list(impression_requests))) end as impression_requests,
+                  case when count(*) = count(play_requests)
+                    then list_distinct(flatten(list(play_requests))) end as play_requests
+           from read_parquet(getvariable('files'), hive_partitioning = true)
+           group by generation, day, lane, video_id, epoch_start_ms, epoch_start, epoch_ms, slice;"
+    )
+}
+
 /// The same of all files that are there.
 pub fn by_names(lake: &Path) -> String {
     let lake = lake.display().to_string().replace('\'', "''");

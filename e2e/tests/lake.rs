@@ -87,6 +87,57 @@ fn killed_while_it_seals_it_leaves_a_lake_that_duckdb_and_polars_read_exactly() 
     assert_eq!(lake_of(&service)["files"], 0, "{}", lake_of(&service));
 }
 
+/// While nothing is closed, or something, the newest manifests and one view are what the service says.
+#[test]
+fn open_epochs_are_read_by_duckdb_while_the_service_runs_and_counted_once_when_they_close() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    let data = Data::generated(10_000, 68);
+    let lake = "url = \"file:open-lake\"\ndeltas = \"1s\"";
+    let config = config(&data, "open", lake, SLICES);
+    let (folder, log) = (data.file("open-lake"), data.file("open.log"));
+    let view = lake::until_now(&folder);
+    let read = |duckdb: &DuckDb| lake::cells(duckdb, &view);
+    let service = Service::start(&config, &log);
+    let impressions = Feed::of(&data.impressions, "impressions", 2_000);
+    let plays = Feed::of(&data.plays, "plays", 2_000);
+    // Half of it, so that there is more than one delta, and a killed process in between.
+    impressions.send_all(&|| service.address.clone(), &|_| {});
+    wait_for(&service, "writing deltas", |lake| lake["delta_files"].as_u64() >= Some(4));
+    service.kill();
+    let service = Service::start(&config, &log);
+    plays.send_all(&|| service.address.clone(), &|_| {});
+    service.wait_until_counted(data.events());
+    let start = Instant::now();
+    let seen = loop {
+        let mut found = read(&duckdb);
+        let csv = run(marquee(["trends", "--format", "csv", "-c"]).arg(&config)).expect_code(0);
+        let mut said = cells::of_csv(&csv.stdout);
+        let open = service.trends().iter().filter(|cell| cell["sealed"] == false).count();
+        found.sort();
+        said.sort();
+        if found == said {
+            assert!(open > 0, "nothing is open any more: the feed was too slow for this test");
+            break found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", service.last_said());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let expected = expected(&data, &config);
+    cells::assert_same(&seen, &expected);
+    assert_eq!(lake::differing_members(&duckdb, &data, &view), 0);
+    let open = "select count(*) from glob('{}/open/**/*.parquet')";
+    let files = open.replace("{}", &folder.display().to_string());
+    assert!(duckdb.rows(&[&files])[0][0].as_u64() > Some(4), "there are several deltas of each");
+
+    // Closed: one view after the other, and never anything twice.
+    wait_until_sealed(&service);
+    cells::assert_same(&read(&duckdb), &expected);
+    cells::assert_same(&lake::cells(&duckdb, &lake::by_manifests(&folder)), &expected);
+    assert_eq!(lake::differing_members(&duckdb, &data, &view), 0);
+    let listed = "select sum(len(open)) from read_json(getvariable('manifests'))";
+    assert_eq!(duckdb.rows(&[&view, listed])[0][0], 0);
+}
+
 #[test]
 fn a_second_backfill_rewrites_what_it_adds_to_and_nothing_else() {
     let Some(duckdb) = DuckDb::find() else { return };

@@ -9,7 +9,8 @@ use crate::world::Shared;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::{self, Id};
 use marquee_sinks::cassandra::cluster::{
-    Cluster, ClusterError, Column, CountRow, LaneRow, NotWritten, Part, Partition, Select, Write,
+    Cluster, ClusterError, Column, CountRow, LaneRow, NotWritten, Part, Partition, Select,
+    ValueName, Write,
 };
 use marquee_sinks::cassandra::patience::Patience;
 use marquee_sinks::cassandra::{CassandraStore, StoreOptions};
@@ -24,7 +25,7 @@ type Place = (i64, i64, String, u8);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Count(Place, String, u32, usize),
-    Members(Place, u32, i32, [u8; 16]),
+    Members(Place, u32, i32, ValueName),
     Part(Place, u32, i32),
     Slice(i64, i64, String),
     Page(i64, i64),
@@ -327,17 +328,19 @@ impl Cluster for SimCluster {
         &self,
         _: &str,
         at: &Partition<'_>,
-        lane: u32,
-        part: i32,
-        each: &mut dyn FnMut(&[u8]),
+        (lane, part): (u32, i32),
+        from_name: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), ClusterError> {
         let world = self.shared.world();
         for (key, (_, value)) in &world.tables.columns {
-            let (Key::Members(of, of_lane, of_part, _), Value::Bytes(bytes)) = (key, value) else {
+            let (Key::Members(of, of_lane, of_part, name), Value::Bytes(bytes)) = (key, value)
+            else {
                 continue;
             };
-            if (of, *of_lane, *of_part) == (&place(at), lane, part) {
-                each(bytes);
+            let is_here = (of, *of_lane, *of_part) == (&place(at), lane, part);
+            if is_here && name.as_slice() >= from_name {
+                each(name, bytes);
             }
         }
         Ok(())

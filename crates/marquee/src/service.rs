@@ -271,6 +271,7 @@ pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
             file_bytes: lake.file_bytes as usize,
             span_ms: lake.file_span_ms,
             memory_bytes: wiring::sealer_bytes(config),
+            deltas_ms: (lake.deltas_ms > 0).then_some(lake.deltas_ms),
             ..SealingSettings::default()
         },
         letters: lake.letters.then(|| config.store.path.clone()),

@@ -1,4 +1,5 @@
-//! The sealer: a thread of a running service that brings closed epochs into the lake.
+//! The sealer: a thread of a running service that brings closed epochs into the lake, and now and then
+//! what is new in open ones.
 //!
 //! Counting never waits for it. A lake that does not answer is tried again, later and later, and
 //! what waits for it is in the store meanwhile; log, status and metrics say so.
@@ -100,7 +101,10 @@ pub fn seal_now(
     store: Arc<dyn Store>,
 ) -> Result<LakeNumbers, LakeError> {
     let status = status_of(settings);
-    let mut work = Work::new(settings, store, &status, &Stop::default())?;
+    let mut settings = settings.clone();
+    // What is open is a service's.
+    settings.sealing.deltas_ms = None;
+    let mut work = Work::new(&settings, store, &status, &Stop::default())?;
     for _ in 0..ROUNDS {
         work.sealing.tick((settings.now_ms)())?;
         if work.sealing.is_done() {

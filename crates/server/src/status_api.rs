@@ -80,6 +80,8 @@ fn lake_json(lake: &LakeNumbers) -> Value {
         "rewritten": lake.rewritten,
         "files": lake.files,
         "bytes": lake.bytes,
+        "delta_files": lake.delta_files,
+        "delta_bytes": lake.delta_bytes,
         "letter_files": lake.letter_files,
         "letter_bytes": lake.letter_bytes,
         "failures": lake.failures,

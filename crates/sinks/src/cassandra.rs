@@ -300,7 +300,7 @@ impl Sink for CassandraStore {
         from_ms: i64,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.read_members(lane, (from_ms, None), each)
+        self.read_members(lane, (from_ms, None), 0, each)
     }
 
     fn add_gaps(&self, gaps: &[Gap]) -> Result<(), SinkError> {
@@ -375,7 +375,18 @@ impl Store for CassandraStore {
         wants: &dyn Fn(&CellKey) -> bool,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.read_members(lane, (from_ms, Some(to_ms)), &mut |key, sets| {
+        self.members_since(lane, (from_ms, to_ms), 0, wants, each)
+    }
+
+    fn members_since(
+        &self,
+        lane: u32,
+        (from_ms, to_ms): (i64, i64),
+        position: u64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.read_members(lane, (from_ms, Some(to_ms)), position, &mut |key, sets| {
             if wants(&key) {
                 each(key, sets);
             }

@@ -18,7 +18,7 @@ mod read;
 mod rows;
 mod write;
 
-use crate::layout::{CellWrite, RowKey, bucket_of, cell_writes};
+use crate::layout::{CellWrite, RowKey, beside, bucket_of, cell_writes};
 use crate::{
     CellQuery, ClosedCell, Gap, Generation, Identity, LaneCommit, LaneState, Members, Repair, Sink,
 };
@@ -30,7 +30,6 @@ use marquee_model::{CellCounts, CellKey, Side};
 use marquee_pipeline::chunk::{ChunkError, Id};
 use rows::Recent;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use write::Writing;
@@ -265,9 +264,8 @@ impl Sink for EmbeddedStore {
     fn commit(&self, commits: &[LaneCommit<'_>]) -> Result<(), SinkError> {
         let mut writing = Writing::new(self);
         for LaneCommit { lane, batch, state } in commits {
-            let name = batch_name(*lane, state);
             let writes = cell_writes(*lane, batch, bucket_of);
-            writing.lane(*lane, name, &writes, state, |number, side, bytes| {
+            writing.lane(*lane, &writes, state, |number, side, bytes| {
                 batch.cell(number).write_chunk(side, bytes);
             })?;
         }
@@ -295,7 +293,7 @@ impl Sink for EmbeddedStore {
         from_ms: i64,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.each_row_of_members(from_ms, i64::MAX, |row, members| {
+        self.each_row_of_members((from_ms, i64::MAX), 0, |row, members| {
             if row.lane == lane {
                 let tell = |(video, sets): (String, _)| each(row.cell(&video), sets);
                 members()?.into_iter().for_each(tell);
@@ -360,7 +358,18 @@ impl Store for EmbeddedStore {
         wants: &dyn Fn(&CellKey) -> bool,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
-        self.each_row_of_members(from_ms, to_ms, |row, members| {
+        self.members_since(lane, (from_ms, to_ms), 0, wants, each)
+    }
+
+    fn members_since(
+        &self,
+        lane: u32,
+        between_ms: (i64, i64),
+        position: u64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.each_row_of_members(between_ms, position, |row, members| {
             if row.lane != lane {
                 return Ok(());
             }
@@ -391,17 +400,9 @@ impl Store for EmbeddedStore {
             bytes.extend_from_slice(&cells[number].chunks[side as usize]);
         };
         let mut writing = Writing::new(self);
-        writing.closed(lane, name, &writes, state, write_chunk)?;
+        writing.closed(lane, beside(name), &writes, state, write_chunk)?;
         writing.commit()
     }
-}
-
-/// Names what one batch covers: the same offsets give the same name.
-fn batch_name(lane: u32, state: &LaneState) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    lane.hash(&mut hasher);
-    state.next_offsets.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn state_json(state: &LaneState) -> Vec<u8> {

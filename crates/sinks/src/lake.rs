@@ -5,7 +5,8 @@
 //! counted in one is written once the lane's frontier has passed it: Parquet **files** named by
 //! their content, listed by an **entry** of the day's **manifest**. Manifests are versions that
 //! are never changed; the newest one says which files are alive. [`Sealing`] compares the store with
-//! the manifests and writes what they lack.
+//! the manifests and writes what they lack. Of stretches that are open it writes a **delta** every few
+//! minutes, if that is wanted; they go when the stretch is sealed.
 //!
 //! What is in the lake is a function of what is in the store (members of closed epochs are durable
 //! there before a frontier moves), so nothing that counts ever waits for it, and everything here may
@@ -14,6 +15,7 @@
 
 mod bucket;
 mod copies;
+mod deltas;
 mod events;
 mod examples;
 mod layout;
@@ -40,7 +42,7 @@ pub use examples::{
     StretchWriter, WrittenStretch,
 };
 pub use layout::Layout;
-pub use manifest::{Dropped, Entry, LakeFile, Manifest};
+pub use manifest::{Dropped, Entry, LakeFile, Manifest, OpenEntry};
 pub use manifests::{Ages, Manifests};
 pub use objects::{Listed, ObjectError, Objects, Put, Stop};
 pub use rows::Row;

@@ -38,6 +38,21 @@ pub(crate) fn bucket_of(video: &str) -> u8 {
     hasher.finish() as u8
 }
 
+/// What the names of members begin with that are not of a batch: they were added to closed epochs.
+const BESIDE: u64 = 1 << 63;
+
+/// Where a lane is that has read up to some offsets: the names of what its batches add begin with it,
+/// so that what was added since is found by name.
+pub(crate) fn position(next_offsets: &[u64]) -> u64 {
+    next_offsets.iter().fold(0_u64, |sum, offset| sum.saturating_add(*offset)).min(BESIDE - 1)
+}
+
+/// The place of such a position for what was added beside the lane: behind all of them, so that it is
+/// always found.
+pub(crate) fn beside(name: u64) -> u64 {
+    name | BESIDE
+}
+
 /// What a lane writes of a cell.
 pub(crate) struct CellWrite<'c> {
     pub(crate) row: RowKey<'c>,
@@ -162,6 +177,14 @@ mod tests {
         fn damage_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
             let _ = read_members(&bytes, |_, _| Ok(()));
         }
+    }
+
+    #[test]
+    fn positions_grow_and_what_is_beside_them_comes_last() {
+        assert_eq!(position(&[3, 4]), 7);
+        assert_eq!(position(&[u64::MAX, 4]), BESIDE - 1);
+        assert!(beside(0) > position(&[u64::MAX]));
+        assert_eq!(beside(u64::MAX), u64::MAX);
     }
 
     /// Stores that were written must be found again by every later version.

@@ -161,6 +161,19 @@ pub trait Store: Sink {
         })
     }
 
+    /// The same of what owners have added since a lane was at a position ([`LaneState::position`]), and
+    /// maybe more; all of it where a store cannot tell.
+    fn members_since(
+        &self,
+        lane: u32,
+        (from_ms, to_ms): (i64, i64),
+        _position: u64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        self.members_between(lane, from_ms, to_ms, wants, each)
+    }
+
     /// The first epoch (start, milliseconds) that is not sealed: readers call an epoch sealed
     /// when every lane has closed it.
     fn sealed_before_ms(&self) -> Result<i64, SinkError> {
@@ -255,6 +268,14 @@ pub struct LaneState {
     /// Name of the snapshot from which that start went on; empty where it had none.
     #[serde(default)]
     pub snapshot: String,
+}
+
+impl LaneState {
+    /// How far it is, as one number, which grows with every event that an owner reads. What a commit
+    /// adds to the members has it in its name.
+    pub fn position(&self) -> u64 {
+        layout::position(&self.next_offsets)
+    }
 }
 
 /// A store that cannot go on.

@@ -112,6 +112,7 @@ impl Default for Lake {
             place: None,
             file_span_ms: 30 * MINUTE_MS,
             file_bytes: 64 << 20,
+            deltas_ms: 5 * MINUTE_MS,
             letters: true,
             interval_ms: 5000,
             examples: false,

@@ -315,6 +315,8 @@ pub struct Lake {
     pub file_span_ms: i64,
     /// A file is ended when it has so many bytes.
     pub file_bytes: u64,
+    /// How often what is new in open epochs is written, too, milliseconds; 0: never.
+    pub deltas_ms: i64,
     /// Whether late and dead letters are copied there, too.
     pub letters: bool,
     /// How often it is looked what has closed, milliseconds.

@@ -164,8 +164,12 @@ impl Config {
     fn lake(&self) -> Vec<String> {
         let Some(place) = &self.lake.place else { return Vec::new() };
         let span_ms = self.lake.file_span_ms.max(self.aggregate.longest_ms());
+        let deltas = match self.lake.deltas_ms {
+            0 => String::new(),
+            ms => format!(", open ones every {}", format_duration_ms(ms)),
+        };
         let mut lines = vec![format!(
-            "closed epochs as Parquet in the lake {place}, files of {} or {}",
+            "closed epochs as Parquet in the lake {place}, files of {} or {}{deltas}",
             format_duration_ms(span_ms),
             format_size(self.lake.file_bytes)
         )];

@@ -36,6 +36,8 @@ pub(super) fn register(registry: &mut Registry, lake: &LakeNumbers) {
     counter("rewritten", "Stretches of lanes that were listed before", lake.rewritten);
     counter("stale", "Times that another writer was faster", lake.stale);
     counter("deleted_files", "Files taken away that were not alive any more", lake.deleted);
+    counter("delta_files", "Files of open stretches written", lake.delta_files);
+    counter("delta_bytes", "Bytes of these files", lake.delta_bytes);
     let help = "Pieces of late and dead letters written";
     counter("letter_files", help, lake.letter_files);
     counter("letter_bytes", "Bytes of these pieces", lake.letter_bytes);

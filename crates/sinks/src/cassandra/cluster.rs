@@ -29,6 +29,10 @@ impl Partition<'_> {
     }
 }
 
+/// The name of a value of members: 8 bytes of the position up to which its batch reaches, big-endian, then
+/// a hash. Rows of a part are in the order of names.
+pub type ValueName = [u8; 24];
+
 /// One column of one row, to be written under a timestamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write<'a> {
@@ -66,7 +70,7 @@ pub enum Column<'a> {
         /// Which part of the lane's members of the partition.
         part: i32,
         /// Made from offsets and content, so that nobody overwrites another's.
-        name: [u8; 16],
+        name: ValueName,
         /// Videos and chunks of request ids.
         ids: &'a [u8],
     },
@@ -231,14 +235,15 @@ pub trait Cluster: Send + Sync {
     /// The parts of members of the partitions of a slice of an epoch, whatever `at.bucket` is.
     fn parts(&self, generation: &str, at: &Partition<'_>) -> Result<Vec<Part>, ClusterError>;
 
-    /// Calls `each` with all that stands in a part of members.
+    /// Calls `each` with name and content of what stands in a lane's part of members under names not
+    /// smaller than this one; an empty one: of all.
     fn members(
         &self,
         generation: &str,
         at: &Partition<'_>,
-        lane: u32,
-        part: i32,
-        each: &mut dyn FnMut(&[u8]),
+        of: (u32, i32),
+        from_name: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), ClusterError>;
 
     /// What is known of one lane.

@@ -131,17 +131,19 @@ impl CassandraStore {
         Ok(())
     }
 
-    /// Both sets of each cell of one lane, in epochs that start within a time.
+    /// Both sets of each cell of one lane, in epochs that start within a time, as far as they were added
+    /// from a position on.
     pub(super) fn read_members(
         &self,
         lane: u32,
         (from_ms, to_ms): (i64, Option<i64>),
+        position: u64,
         each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
     ) -> Result<(), SinkError> {
         let query = CellQuery { from_ms: Some(from_ms), to_ms, ..CellQuery::default() };
         for slice in self.slices(&query)? {
             for (at, parts) in self.parts_of(lane, slice)? {
-                for (video, sets) in self.sets(lane, &at, &parts)? {
+                for (video, sets) in self.sets(lane, &at, &parts, position)? {
                     each(key_of(&at, &video), sets);
                 }
             }
@@ -170,7 +172,7 @@ impl CassandraStore {
                 if !wanted.contains(&at.bucket) {
                     continue;
                 }
-                for (video, sets) in self.sets(lane, &at, &parts)? {
+                for (video, sets) in self.sets(lane, &at, &parts, 0)? {
                     if let Some(&cell) = cells.get(video.as_str()) {
                         members.insert(cell.clone(), sets);
                     }
@@ -195,13 +197,21 @@ impl CassandraStore {
         Ok(parts.chunk_by(|a, b| a.bucket == b.bucket).map(of_bucket).collect())
     }
 
-    /// Both sets of all videos of a partition, as far as a lane has added to them.
-    fn sets(&self, lane: u32, at: &Partition<'_>, parts: &[Part]) -> Result<Sets, SinkError> {
+    /// Both sets of all videos of a partition, as far as a lane has added to them from a position on.
+    fn sets(
+        &self,
+        lane: u32,
+        at: &Partition<'_>,
+        parts: &[Part],
+        position: u64,
+    ) -> Result<Sets, SinkError> {
         let mut sets = Sets::new();
+        let from_name = position.to_be_bytes();
         for part in parts {
             let mut damage: Option<ChunkError> = None;
             self.ask(|| {
-                self.shared.cluster.members(self.id(), at, lane, part.part, &mut |bytes| {
+                let (cluster, part) = (&self.shared.cluster, (lane, part.part));
+                cluster.members(self.id(), at, part, &from_name, &mut |_, bytes| {
                     damage = add_to(&mut sets, bytes).err().or(damage.take());
                 })
             })?;

@@ -473,14 +473,14 @@ impl Cluster for CassandraCluster {
         &self,
         generation: &str,
         at: &Partition<'_>,
-        lane: u32,
-        part: i32,
-        each: &mut dyn FnMut(&[u8]),
+        (lane, part): (u32, i32),
+        from_name: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), ClusterError> {
         let (bucket, lane) = (i16::from(at.bucket), lane as i32);
         let start = CqlTimestamp(at.epoch_start_ms);
-        let values = (generation, at.epoch_ms, start, &*at.slice, bucket, lane, part);
-        let each = |(ids,): (Vec<u8>,)| each(&ids);
+        let values = (generation, at.epoch_ms, start, &*at.slice, bucket, lane, part, from_name);
+        let each = |(name, ids): (Vec<u8>, Vec<u8>)| each(&name, &ids);
         self.runtime.block_on(self.rows(&self.statements.read_members, values, each))
     }
 

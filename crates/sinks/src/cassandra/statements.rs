@@ -64,6 +64,7 @@ impl Statements {
         };
         let of_count = format!("{CELL} AND bucket = ? AND video = ? AND lane = ?");
         let of_members = format!("{CELL} AND bucket = ? AND lane = ? AND part = ?");
+        let of_names = format!("{of_members} AND name >= ?");
         let known = "known = true";
         let of_page = "generation = ? AND epoch_ms = ? AND page = ?";
         let of_slice = format!("{of_page} AND epoch_start = ? AND slice = ?");
@@ -101,7 +102,7 @@ impl Statements {
             read_counts_of_lane: read("counts", counts, &of_its_lane, PAGE_ROWS).await?,
             read_counts_of_video: read("counts", counts, &of_video, PAGE_ROWS).await?,
             read_parts: read("parts", "bucket, lane, part", CELL, PAGE_ROWS).await?,
-            read_members: read("members", "ids", &of_members, PAGE_ROWS_OF_MEMBERS).await?,
+            read_members: read("members", "name, ids", &of_names, PAGE_ROWS_OF_MEMBERS).await?,
             read_lane: read("lanes", lane, of_lane, 1).await?,
             read_frontiers: read("lanes", "lane, frontier", "generation = ?", PAGE_ROWS).await?,
             write_repair: update("repairs", known, "generation = ? AND repair = ?").await?,

@@ -1,7 +1,7 @@
 //! Writing: what partitions there are, then counts and members, then states, each only after what
 //! stands before it is acknowledged. It decides nothing about what is counted.
 
-use super::cluster::{Column, Partition, Write};
+use super::cluster::{Column, Partition, ValueName, Write};
 use super::known::{Page, Slice};
 use super::{CassandraStore, page_of};
 use crate::layout::{self, CellWrite, RowKey, by_rows, cell_writes};
@@ -57,7 +57,7 @@ struct Value<'c> {
     at: Partition<'c>,
     lane: u32,
     part: i32,
-    name: [u8; 16],
+    name: ValueName,
     bytes: Range<usize>,
     ttl_seconds: i32,
 }
@@ -82,7 +82,7 @@ impl CassandraStore {
                 has: &|number, side| batch.cell(number).has_new(side),
                 write_chunk: &|number, side, bytes| batch.cell(number).write_chunk(side, bytes),
             };
-            self.gather(cells, &state.next_offsets, &added, &mut gathered)?;
+            self.gather(cells, state.position(), &added, &mut gathered)?;
         }
         self.write_gathered(&gathered)?;
         for LaneCommit { lane, state, .. } in commits {
@@ -108,7 +108,7 @@ impl CassandraStore {
             },
         };
         let mut gathered = Gathered::default();
-        self.gather(&writes, &[name], &added, &mut gathered)?;
+        self.gather(&writes, layout::beside(name), &added, &mut gathered)?;
         if let Some(state) = state {
             let is_new = self.ask(|| self.shared.cluster.lane(self.id(), lane))?.state.is_none();
             // The frontier before what it closes: a service that takes the lane in between must not
@@ -138,11 +138,11 @@ impl CassandraStore {
         (seconds > 0).then_some(seconds.min(MOST) as i32)
     }
 
-    /// Adds what a lane writes of some cells. `offsets` name what the batch covers.
+    /// Adds what a lane writes of some cells. `position` names what the batch covers.
     fn gather<'c>(
         &self,
         cells: &'c [CellWrite<'c>],
-        offsets: &[u64],
+        position: u64,
         added: &Added<'_>,
         to: &mut Gathered<'c>,
     ) -> Result<(), SinkError> {
@@ -158,7 +158,7 @@ impl CassandraStore {
             self.gather_place(&key, ttl_seconds, to);
             gather_counts(&key, &row, ttl_seconds, added, to);
             if self.shared.options.keeps_members {
-                self.gather_members(&key, &row, (offsets, ttl_seconds), added, to)?;
+                self.gather_members(&key, &row, (position, ttl_seconds), added, to)?;
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl CassandraStore {
         &self,
         key: &RowKey<'c>,
         row: &[&CellWrite<'c>],
-        (offsets, ttl_seconds): (&[u64], i32),
+        (position, ttl_seconds): (u64, i32),
         added: &Added<'_>,
         to: &mut Gathered<'c>,
     ) -> Result<(), SinkError> {
@@ -199,7 +199,7 @@ impl CassandraStore {
                 continue;
             }
             if to.bytes.len() > start && to.bytes.len() - start + len > VALUE_BYTES {
-                self.gather_value(key, (offsets, ttl_seconds), start, to);
+                self.gather_value(key, (position, ttl_seconds), start, to);
                 start = to.bytes.len();
             }
             if len <= VALUE_BYTES {
@@ -213,13 +213,13 @@ impl CassandraStore {
                     let mut both: [&[u8]; 2] = [&[], &[]];
                     both[side] = &piece;
                     layout::write_members(&mut to.bytes, cell.video, both);
-                    self.gather_value(key, (offsets, ttl_seconds), start, to);
+                    self.gather_value(key, (position, ttl_seconds), start, to);
                     start = to.bytes.len();
                 }
             }
         }
         if to.bytes.len() > start {
-            self.gather_value(key, (offsets, ttl_seconds), start, to);
+            self.gather_value(key, (position, ttl_seconds), start, to);
         }
         Ok(())
     }
@@ -228,13 +228,13 @@ impl CassandraStore {
     fn gather_value<'c>(
         &self,
         key: &RowKey<'c>,
-        (offsets, ttl_seconds): (&[u64], i32),
+        (position, ttl_seconds): (u64, i32),
         start: usize,
         to: &mut Gathered<'c>,
     ) {
         let (at, lane) = (partition(key), key.lane);
         let bytes = start..to.bytes.len();
-        let name = value_name(offsets, &to.bytes[bytes.clone()]);
+        let name = value_name(position, &to.bytes[bytes.clone()]);
         let (part, is_told) = self.shared.known.part(lane, &at, bytes.len());
         if !is_told {
             to.parts.push((lane, at.clone(), part, ttl_seconds));
@@ -342,13 +342,16 @@ fn gather_counts<'c>(
     to.cells.extend(row.iter().map(|cell| (partition(key), cell.video, key.lane, cell.counts)));
 }
 
-/// The name of a value of members: of the offsets that its batch covers and of its content, so that
-/// a replay mostly overwrites itself and nobody can overwrite another's.
-fn value_name(offsets: &[u64], content: &[u8]) -> [u8; 16] {
+/// The name of a value of members: of the position that its batch reaches and of its content, so that what
+/// is newer comes later, a replay mostly overwrites itself and nobody can overwrite another's.
+fn value_name(position: u64, content: &[u8]) -> ValueName {
     let mut hasher = SipHasher13::new();
-    offsets.iter().for_each(|offset| hasher.write_u64(*offset));
+    hasher.write_u64(position);
     hasher.write(content);
-    hasher.finish128().as_u128().to_be_bytes()
+    let mut name = ValueName::default();
+    name[..8].copy_from_slice(&position.to_be_bytes());
+    name[8..].copy_from_slice(&hasher.finish128().as_u128().to_be_bytes());
+    name
 }
 
 /// A chunk cut into some that are small enough.
@@ -400,9 +403,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_named_by_offsets_and_content() {
-        assert_eq!(value_name(&[1, 2], b"ids"), value_name(&[1, 2], b"ids"));
-        assert_ne!(value_name(&[1, 2], b"ids"), value_name(&[1, 3], b"ids"));
-        assert_ne!(value_name(&[1, 2], b"ids"), value_name(&[1, 2], b"id"));
+    fn a_value_is_named_by_position_and_content() {
+        assert_eq!(value_name(3, b"ids"), value_name(3, b"ids"));
+        assert_ne!(value_name(3, b"ids"), value_name(3, b"id"));
+        assert!(value_name(255, b"ids") < value_name(256, b"id"), "what is newer comes later");
+        assert!(value_name(256, b"") >= ValueName::default());
     }
 }

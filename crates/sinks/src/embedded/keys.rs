@@ -60,9 +60,9 @@ impl<'a> RowKey<'a> {
 /// Bytes of the name behind the row in a key of members.
 const NAME: usize = 16;
 
-/// Key of the members that a batch adds to a row: the row, then a name made of the offsets that the
-/// batch covers and of the content, so that a replay mostly overwrites itself and nobody can
-/// overwrite another's.
+/// Key of the members that a batch adds to a row: the row, then a name made of the position up to which
+/// the batch reaches (in older stores a hash of its offsets) and of the content, so that what is
+/// newer comes later, a replay mostly overwrites itself and nobody can overwrite another's.
 pub(super) fn members(row: &[u8], batch_name: u64, content: &[u8]) -> Vec<u8> {
     let mut hasher = DefaultHasher::new(); // its keys are fixed: the same content, the same name
     hasher.write(content);
@@ -71,6 +71,11 @@ pub(super) fn members(row: &[u8], batch_name: u64, content: &[u8]) -> Vec<u8> {
     key.extend_from_slice(&batch_name.to_be_bytes());
     key.extend_from_slice(&hasher.finish().to_be_bytes());
     key
+}
+
+/// Where the members of a row begin that were added at a position or after it.
+pub(super) fn members_from(row: &[u8], position: u64) -> Vec<u8> {
+    [row, &position.to_be_bytes()].concat()
 }
 
 /// The first key behind all that begins with a row: the next lane's, so to say.

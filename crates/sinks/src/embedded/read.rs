@@ -127,7 +127,7 @@ impl EmbeddedStore {
         &self,
         mut each: impl FnMut(&CellKey, u32, Side, &Id),
     ) -> Result<(), SinkError> {
-        self.each_row_of_members(0, i64::MAX, |row, members| {
+        self.each_row_of_members((0, i64::MAX), 0, |row, members| {
             for (video, sets) in members()? {
                 let cell = row.cell(&video);
                 for (side, ids) in Side::BOTH.into_iter().zip(&sets) {
@@ -139,11 +139,12 @@ impl EmbeddedStore {
     }
 
     /// Calls `each` with every row of epochs that start from a time on and before another, and with
-    /// what reads its members, by video; from one consistent snapshot. One row is in memory at a time.
+    /// what reads its members from a position on, by video; from one consistent snapshot. One row is in
+    /// memory at a time.
     pub(super) fn each_row_of_members(
         &self,
-        from_ms: i64,
-        to_ms: i64,
+        (from_ms, to_ms): (i64, i64),
+        position: u64,
         mut each: impl FnMut(
             &RowKey<'_>,
             &dyn Fn() -> Result<BTreeMap<String, [BTreeSet<Id>; 2]>, SinkError>,
@@ -160,7 +161,7 @@ impl EmbeddedStore {
                 let row = RowKey::read_members(&key)
                     .ok_or_else(|| self.damaged("a key of members is unreadable"))?;
                 let prefix = row.bytes();
-                each(&row, &|| self.row_of_members(&snapshot, &prefix))?;
+                each(&row, &|| self.row_of_members(&snapshot, &prefix, position))?;
                 from = keys::behind_row(prefix);
             }
         }
@@ -171,9 +172,11 @@ impl EmbeddedStore {
         &self,
         snapshot: &Snapshot,
         row: &[u8],
+        position: u64,
     ) -> Result<BTreeMap<String, [BTreeSet<Id>; 2]>, SinkError> {
         let mut members: BTreeMap<String, [BTreeSet<Id>; 2]> = BTreeMap::new();
-        for item in snapshot.prefix(&self.members, row) {
+        let (from, to) = (keys::members_from(row, position), keys::behind_row(row.to_vec()));
+        for item in snapshot.range(&self.members, from..to) {
             let bytes = item.value().map_err(|e| failed(&self.path, &e))?;
             let each = |video: &str, chunks: [&[u8]; 2]| match members.get_mut(video) {
                 Some(sets) => decode_both(chunks, sets),

@@ -33,13 +33,12 @@ impl<'s> Writing<'s> {
     pub(super) fn lane(
         &mut self,
         lane: u32,
-        name: u64,
         cells: &[CellWrite<'_>],
         state: &LaneState,
         write_chunk: impl Fn(usize, Side, &mut Vec<u8>),
     ) -> Result<(), SinkError> {
         let mut rows = self.store.recent.take(lane);
-        self.rows(name, cells, &mut rows, write_chunk)?;
+        self.rows(state.position(), cells, &mut rows, write_chunk)?;
         self.batch.insert(&self.store.lanes, lane.to_be_bytes(), state_json(state));
         self.rows.push((lane, rows));
         Ok(())

@@ -17,7 +17,7 @@ mod columns;
 pub use columns::{AttributeKind, AttributeValue, Example};
 
 use super::layout::{FileName, day_of};
-use super::manifest::{Entry, LakeFile, Manifest, Proposal, Verdict};
+use super::manifest::{Base, Entry, LakeFile, Manifest, Proposal, Verdict, Wanted};
 use super::objects::Objects;
 use super::{LakeError, Layout, Manifests};
 use bytes::Bytes;
@@ -155,11 +155,11 @@ impl ExamplesTable {
         now_ms: i64,
     ) -> Result<Vec<(i64, bool)>, LakeError> {
         let mut listed = Vec::new();
-        let day = |written: &WrittenStretch| day_of(written.0.entry.from_ms);
+        let day = |written: &WrittenStretch| day_of(written.0.wanted.place().0);
         for of_day in written.chunk_by(|a, b| day(a) == day(b)) {
             let proposals: Vec<Proposal> = of_day.iter().map(|w| w.0.clone()).collect();
             let (_, verdicts) = self.manifests.commit(&day(&of_day[0]), &proposals, now_ms)?;
-            let starts = proposals.iter().map(|proposal| proposal.entry.from_ms);
+            let starts = proposals.iter().map(|proposal| proposal.wanted.place().0);
             listed.extend(starts.zip(verdicts.into_iter().map(|v| v == Verdict::Listed)));
         }
         Ok(listed)
@@ -178,7 +178,7 @@ impl ExamplesTable {
         hasher.write(&bytes);
         let hash = format!("{:032x}", hasher.finish128().as_u128());
         let BegunStretch { from_ms, lane, version, .. } = *begun;
-        let name = FileName { stretch: from_ms, lane, hash: &hash, version, part };
+        let name = FileName { is_open: false, stretch: from_ms, lane, hash: &hash, version, part };
         let path = self.layout().file(&name);
         self.manifests.objects.put_new(&path, bytes)?;
         Ok(path)
@@ -229,7 +229,8 @@ impl StretchWriter<'_> {
         entry.read_to = read_to;
         entry.fingerprint = if is_whole { WHOLE } else { CUT }.to_owned();
         let BegunStretch { base, sweeps, .. } = self.begun;
-        Ok(WrittenStretch(Proposal { entry, base, sweeps }))
+        let (wanted, base) = (Wanted::Closed(entry), Base { entry: base, open: None });
+        Ok(WrittenStretch(Proposal { wanted, base, sweeps }))
     }
 
     fn put(&mut self, file: columns::ExamplesFile) -> Result<(), LakeError> {

@@ -3,6 +3,7 @@
 //! ```text
 //! lake-<generation>.json
 //! cells/generation=<id>/day=2016-11-21/lane=3/20161121T003000Z-<hash>-v7-p0.parquet
+//! open/generation=<id>/day=2016-11-21/lane=3/20161121T003000Z-<hash>-v7-p0.parquet
 //! manifests/generation=<id>/day=2016-11-21/00000000000000000007.json
 //! examples/, example-manifests/          the same for training examples
 //! ```
@@ -75,6 +76,16 @@ impl Layout {
         format!("{files}/generation={}/day={day}", self.generation)
     }
 
+    /// Whether there are deltas of stretches that are not closed.
+    pub(super) fn has_deltas(&self) -> bool {
+        self.table == Table::Cells
+    }
+
+    /// Where the delta files of a day are, of stretches that are not closed.
+    pub fn open_folder(&self, day: &str) -> String {
+        format!("open/generation={}/day={day}", self.generation)
+    }
+
     /// Where the manifests of a day are.
     pub fn manifests_folder(&self, day: &str) -> String {
         let (_, manifests) = self.table.folders();
@@ -86,16 +97,19 @@ impl Layout {
     }
 
     pub(super) fn file(&self, name: &FileName<'_>) -> String {
-        let FileName { stretch, lane, hash, version, part } = name;
+        let FileName { is_open, stretch, lane, hash, version, part } = name;
         let time: String =
             format_time_ms(*stretch).chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        let folder = self.files_folder(&day_of(*stretch));
+        let day = day_of(*stretch);
+        let folder = if *is_open { self.open_folder(&day) } else { self.files_folder(&day) };
         format!("{folder}/lane={lane}/{time}-{hash}-v{version}-p{part}.parquet")
     }
 }
 
 /// What the name of a file of cells is made of.
 pub(super) struct FileName<'n> {
+    /// Of an open stretch.
+    pub(super) is_open: bool,
     pub(super) stretch: i64,
     pub(super) lane: u32,
     /// Of its content.
@@ -128,11 +142,11 @@ mod tests {
     fn names_never_change() {
         let layout = Layout::new("0158-af", 4, 30 * MINUTE_MS, 30 * MINUTE_MS);
         let (lane, version, part) = (3, 7, 0);
-        let name = FileName { stretch: 1_479_688_200_000, lane, hash: "c0ffee", version, part };
-        assert_eq!(
-            layout.file(&name),
-            "cells/generation=0158-af/day=2016-11-21/lane=3/20161121T003000Z-c0ffee-v7-p0.parquet"
-        );
+        let (is_open, stretch, hash) = (false, 1_479_688_200_000, "c0ffee");
+        let name = FileName { is_open, stretch, lane, hash, version, part };
+        let rest = "generation=0158-af/day=2016-11-21/lane=3/20161121T003000Z-c0ffee-v7-p0.parquet";
+        assert_eq!(layout.file(&name), format!("cells/{rest}"));
+        assert_eq!(layout.file(&FileName { is_open: true, ..name }), format!("open/{rest}"));
         let manifest = layout.manifest("2016-11-21", 7);
         assert_eq!(
             manifest,

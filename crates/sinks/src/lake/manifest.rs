@@ -6,6 +6,10 @@
 //! comes late has a base that is no longer there, is refused, and begins anew, with what the lake
 //! and the store hold then: an older set can never replace a newer one.
 //!
+//! Of a stretch that a lane has not closed there may be delta files, which are listed by the same rule
+//! as *open*. They are dropped by the version that lists its entry: so the newest manifest never lists
+//! both, and nobody counts twice.
+//!
 //! Files that are not alive are deleted, and only such as a manifest says it of (*dropped*). A file
 //! that was dropped is never listed again: what was alive once had a place that is taken now, and
 //! before files that nobody lists are dropped `sweeps` is raised, which refuses every proposal that
@@ -32,6 +36,9 @@ pub struct Manifest {
     pub sweeps: u64,
     /// What is alive, by stretch and lane.
     pub entries: Vec<Entry>,
+    /// What is alive of stretches that are not closed, by stretch and lane.
+    #[serde(default)]
+    pub open: Vec<OpenEntry>,
     /// Files that are not alive any more and are deleted after a while.
     pub dropped: Vec<Dropped>,
 }
@@ -62,6 +69,29 @@ pub struct Entry {
     pub files: Vec<LakeFile>,
 }
 
+/// What one lane has counted until now in a stretch that it has not closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenEntry {
+    /// The lane.
+    pub lane: u32,
+    /// Start of the stretch, milliseconds since 1970 UTC.
+    pub from_ms: i64,
+    /// Its end.
+    pub to_ms: i64,
+    /// When the last delta was made, milliseconds since 1970 UTC.
+    pub made_ms: i64,
+    /// Which start of the lane had written what is in it ([`crate::LaneState::life`]).
+    pub life: u64,
+    /// What the lane had read when the last delta was begun.
+    pub next_offsets: Vec<u64>,
+    /// Sum of the impressions of all cells then.
+    pub impressions: u64,
+    /// The same of their plays.
+    pub plays: u64,
+    /// All delta files, the oldest first.
+    pub files: Vec<LakeFile>,
+}
+
 /// A file that is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LakeFile {
@@ -85,11 +115,37 @@ pub struct Dropped {
 /// What a writer wants to be alive.
 #[derive(Clone, Debug)]
 pub(super) struct Proposal {
-    pub(super) entry: Entry,
+    pub(super) wanted: Wanted,
     /// What was there for its lane and stretch when the writer began.
-    pub(super) base: Option<Entry>,
+    pub(super) base: Base,
     /// [`Manifest::sweeps`] then.
     pub(super) sweeps: u64,
+}
+
+/// What shall be alive of a lane and stretch.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// The entry of a closed stretch, in place of everything that there was of it.
+    Closed(Entry),
+    /// One more delta of an open one.
+    Open(OpenEntry),
+}
+
+impl Wanted {
+    /// Stretch and lane.
+    pub(super) fn place(&self) -> (i64, u32) {
+        match self {
+            Wanted::Closed(entry) => (entry.from_ms, entry.lane),
+            Wanted::Open(entry) => (entry.from_ms, entry.lane),
+        }
+    }
+}
+
+/// What is alive of a lane and stretch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) entry: Option<Entry>,
+    pub(super) open: Option<OpenEntry>,
 }
 
 /// What becomes of a proposal.
@@ -111,6 +167,7 @@ impl Manifest {
             lanes: layout.lanes,
             sweeps: 0,
             entries: Vec::new(),
+            open: Vec::new(),
             dropped: Vec::new(),
         }
     }
@@ -146,9 +203,25 @@ impl Manifest {
         self.entries.binary_search_by_key(&(from_ms, lane), |entry| (entry.from_ms, entry.lane))
     }
 
+    /// What is alive of a lane in a stretch that it has not closed.
+    pub fn open_entry(&self, from_ms: i64, lane: u32) -> Option<&OpenEntry> {
+        self.open_place(from_ms, lane).ok().map(|place| &self.open[place])
+    }
+
+    fn open_place(&self, from_ms: i64, lane: u32) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&(from_ms, lane), |entry| (entry.from_ms, entry.lane))
+    }
+
+    /// All that is alive of a lane in a stretch.
+    pub(super) fn base(&self, from_ms: i64, lane: u32) -> Base {
+        let entry = self.entry(from_ms, lane).cloned();
+        Base { entry, open: self.open_entry(from_ms, lane).cloned() }
+    }
+
     /// All files that are alive.
     pub fn files(&self) -> impl Iterator<Item = &LakeFile> {
-        self.entries.iter().flat_map(|entry| &entry.files)
+        let open = self.open.iter().flat_map(|entry| &entry.files);
+        self.entries.iter().flat_map(|entry| &entry.files).chain(open)
     }
 
     /// The next version, if anything changes, and what becomes of each proposal.
@@ -160,15 +233,23 @@ impl Manifest {
         let mut next = Manifest { version: self.version + 1, ..self.clone() };
         let mut changes = false;
         let mut judge = |proposal: &Proposal| {
-            let Proposal { entry, base, sweeps } = proposal;
-            let there = self.entry(entry.from_ms, entry.lane);
-            if there == Some(entry) {
+            let Proposal { wanted, base, sweeps } = proposal;
+            let (from_ms, lane) = wanted.place();
+            let there = self.base(from_ms, lane);
+            let is_there = match wanted {
+                Wanted::Closed(entry) => there.entry.as_ref() == Some(entry),
+                Wanted::Open(entry) => there.open.as_ref() == Some(entry),
+            };
+            if is_there {
                 return Verdict::Listed;
             }
-            if there != base.as_ref() || self.sweeps != *sweeps {
+            if there != *base || self.sweeps != *sweeps {
                 return Verdict::Stale;
             }
-            next.replace(entry, now_ms);
+            match wanted {
+                Wanted::Closed(entry) => next.replace(entry, now_ms),
+                Wanted::Open(entry) => next.add_open(entry),
+            }
             changes = true;
             Verdict::Listed
         };
@@ -176,7 +257,19 @@ impl Manifest {
         (changes.then_some(next), verdicts)
     }
 
+    fn add_open(&mut self, entry: &OpenEntry) {
+        match self.open_place(entry.from_ms, entry.lane) {
+            Err(place) => self.open.insert(place, entry.clone()),
+            // It was made from what is there, and has all its files.
+            Ok(place) => self.open[place] = entry.clone(),
+        }
+    }
+
     fn replace(&mut self, entry: &Entry, now_ms: i64) {
+        if let Ok(place) = self.open_place(entry.from_ms, entry.lane) {
+            let gone = self.open.remove(place).files.into_iter();
+            self.dropped.extend(gone.map(|old| Dropped { path: old.path, since_ms: now_ms }));
+        }
         match self.place(entry.from_ms, entry.lane) {
             Err(place) => self.entries.insert(place, entry.clone()),
             Ok(place) => {
@@ -235,7 +328,52 @@ mod tests {
     }
 
     fn proposal(entry: Entry, base: Option<Entry>) -> Proposal {
-        Proposal { entry, base, sweeps: 0 }
+        let base = Base { entry: base, open: None };
+        Proposal { wanted: Wanted::Closed(entry), base, sweeps: 0 }
+    }
+
+    fn open_entry(names: &[&str], position: u64) -> OpenEntry {
+        let file = |name: &&str| LakeFile { path: (*name).to_owned(), bytes: 1, rows: 1 };
+        OpenEntry {
+            lane: 1,
+            from_ms: 0,
+            to_ms: 1000,
+            made_ms: 7,
+            life: 1,
+            next_offsets: vec![position],
+            impressions: position,
+            plays: 0,
+            files: names.iter().map(file).collect(),
+        }
+    }
+
+    fn delta(names: &[&str], base: Option<OpenEntry>) -> Proposal {
+        let base = Base { entry: None, open: base };
+        Proposal { wanted: Wanted::Open(open_entry(names, names.len() as u64)), base, sweeps: 0 }
+    }
+
+    #[test]
+    fn deltas_go_when_their_stretch_is_listed_and_never_come_back() {
+        let none = Manifest::empty(&layout(), "1970-01-01");
+        let one = none.with(&[delta(&["a"], None)], 1).0.expect("it changed");
+        let first = one.open_entry(0, 1).cloned();
+        let two = one.with(&[delta(&["a", "b"], first.clone())], 2).0.expect("it changed");
+        assert_eq!(two.open.len(), 1);
+        assert_eq!(two.files().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        // Whoever has not seen the second delta replaces it by nothing: no other delta, no entry.
+        for late in [delta(&["a", "c"], first.clone()), proposal(entry(1, 0, "cells", 1), None)] {
+            assert_eq!(two.with(&[late], 3), (None, vec![Verdict::Stale]));
+        }
+        let wanted = Wanted::Closed(entry(1, 0, "cells", 2));
+        let sealed = Proposal { wanted, base: two.base(0, 1), sweeps: 0 };
+        let three = two.with(&[sealed], 4).0.expect("it changed");
+        assert_eq!(three.files().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["cells"]);
+        let dropped = |path: &str| Dropped { path: path.to_owned(), since_ms: 4 };
+        assert_eq!(three.dropped, [dropped("a"), dropped("b")]);
+        let late = delta(&["a", "b", "c"], two.open_entry(0, 1).cloned());
+        assert_eq!(three.with(&[late], 5), (None, vec![Verdict::Stale]), "it is closed");
+        let read = Manifest::of_json(&two.to_json(), "m", &layout()).expect("it reads");
+        assert_eq!(read, two);
     }
 
     #[test]

@@ -120,7 +120,15 @@ impl Manifests {
     /// The lake does not answer, a file is not there any more (read the newest manifest again), or it
     /// is not whole.
     pub fn rows(&self, entry: &Entry, each: &mut dyn FnMut(Row)) -> Result<(), LakeError> {
-        for LakeFile { path, .. } in &entry.files {
+        self.rows_of(&entry.files, each)
+    }
+
+    /// The same of some files.
+    ///
+    /// # Errors
+    /// As [`Manifests::rows`].
+    pub fn rows_of(&self, files: &[LakeFile], each: &mut dyn FnMut(Row)) -> Result<(), LakeError> {
+        for LakeFile { path, .. } in files {
             let gone = || LakeError::Gone { path: path.clone() };
             parquet::read(self.objects.get(path)?.ok_or_else(gone)?, path, each)?;
         }
@@ -200,7 +208,10 @@ impl Manifests {
             .map(|file| file.path.as_str())
             .chain(newest.dropped.iter().map(|dropped| dropped.path.as_str()))
             .collect();
-        let listed = self.objects.list(&self.layout.files_folder(&newest.day))?;
+        let mut listed = self.objects.list(&self.layout.files_folder(&newest.day))?;
+        if self.layout.has_deltas() {
+            listed.extend(self.objects.list(&self.layout.open_folder(&newest.day))?);
+        }
         let unknown = listed.into_iter().filter(|object| {
             object.modified_ms <= made_by_ms && !known.contains(object.path.as_str())
         });

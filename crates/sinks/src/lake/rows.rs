@@ -20,55 +20,42 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row of what the store holds: its counts, and as many members as it keeps.
+    /// What the store has of a cell: its counts, and as many members as it keeps. To be settled.
     pub(super) fn of_store(
         key: CellKey,
         counts: CellCounts,
         sets: [BTreeSet<Id>; 2],
         complete: bool,
     ) -> Self {
-        // Members may have been added since the counts were read; that makes the sets no smaller.
-        let [impressions, plays] = sets;
-        let kept = |set: BTreeSet<Id>, count: u64| (set.len() as u64 >= count).then_some(set);
-        let requests = [kept(impressions, counts.impressions), kept(plays, counts.plays)];
-        let mut row = Row { key, counts, requests, complete };
-        row.count();
-        row
+        Row { key, counts, requests: sets.map(Some), complete }
     }
 
     /// Adds what another reading of the same cell has found: sets only grow, so the union of two is
-    /// what was emitted until now. Where one of them keeps no set, the larger count stands for it,
-    /// unless the other's set is as large.
-    pub(super) fn unite(&mut self, other: Row) {
-        let sizes = |counts: CellCounts| [counts.impressions, counts.plays];
-        let sizes = sizes(self.counts).into_iter().zip(sizes(other.counts));
-        let sides = self.requests.iter_mut().zip(other.requests);
-        for ((mine, theirs), (my_count, their_count)) in sides.zip(sizes) {
-            *mine = match (mine.take(), theirs) {
-                (Some(mut mine), Some(theirs)) => {
-                    mine.extend(theirs);
-                    Some(mine)
-                }
-                (Some(mine), None) => (mine.len() as u64 >= their_count).then_some(mine),
-                (None, Some(theirs)) => (theirs.len() as u64 >= my_count).then_some(theirs),
-                (None, None) => None,
-            };
+    /// what was emitted until now. To be settled.
+    pub(super) fn add(&mut self, other: Row) {
+        for (mine, theirs) in self.requests.iter_mut().zip(other.requests) {
+            match (mine.as_mut(), theirs) {
+                (Some(mine), Some(theirs)) => mine.extend(theirs),
+                (None, Some(theirs)) => *mine = Some(theirs),
+                (_, None) => {}
+            }
         }
         let (counts, others) = (&mut self.counts, other.counts);
         counts.impressions = counts.impressions.max(others.impressions);
         counts.plays = counts.plays.max(others.plays);
-        self.count();
     }
 
-    /// A count is the size of its set, where that is kept.
-    fn count(&mut self) {
-        let [impressions, plays] = &self.requests;
-        let size =
-            |set: &Option<BTreeSet<Id>>, count| set.as_ref().map_or(count, |s| s.len() as u64);
-        self.counts = CellCounts {
-            impressions: size(impressions, self.counts.impressions),
-            plays: size(plays, self.counts.plays),
-        };
+    /// Once everything is added: a set that is smaller than its count is not whole, and is not kept; of
+    /// one that is whole the size is the count. (Members may have been added after the counts were read,
+    /// so it may be larger.)
+    pub(super) fn settle(&mut self) {
+        let CellCounts { impressions, plays } = &mut self.counts;
+        for (set, count) in self.requests.iter_mut().zip([impressions, plays]) {
+            match set.as_ref().map(|set| set.len() as u64) {
+                Some(size) if size >= *count => *count = size,
+                _ => *set = None,
+            }
+        }
     }
 
     /// Request ids in it.
@@ -81,15 +68,26 @@ impl Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
+/// A number for a cell.
+pub(super) fn cell_hash(key: &CellKey) -> u64 {
+    let mut hasher = SipHasher13::new();
+    write_key(&mut hasher, key);
+    hasher.finish()
+}
+
+fn write_key(hasher: &mut SipHasher13, key: &CellKey) {
+    for text in [&key.video, &key.slice] {
+        hasher.write_u64(text.len() as u64);
+        hasher.write(text.as_bytes());
+    }
+    hasher.write_i64(key.epoch_start_ms);
+    hasher.write_i64(key.epoch_ms);
+}
+
 impl Fingerprint {
     pub(super) fn see(&mut self, key: &CellKey, counts: CellCounts, complete: bool) {
         let mut hasher = SipHasher13::new();
-        for text in [&key.video, &key.slice] {
-            hasher.write_u64(text.len() as u64);
-            hasher.write(text.as_bytes());
-        }
-        hasher.write_i64(key.epoch_start_ms);
-        hasher.write_i64(key.epoch_ms);
+        write_key(&mut hasher, key);
         hasher.write_u64(counts.impressions);
         hasher.write_u64(counts.plays);
         hasher.write_u8(complete.into());
@@ -117,12 +115,18 @@ mod tests {
         names.iter().map(|name| Id::of(name)).collect()
     }
 
+    fn settled(mut row: Row) -> Row {
+        row.settle();
+        row
+    }
+
     #[test]
     fn counts_are_the_sizes_of_sets_that_are_whole() {
         let sets = [ids(&["a", "b", "c"]), ids(&["a"])];
-        let row = Row::of_store(key("v"), counts(2, 1), sets, true);
+        let row = settled(Row::of_store(key("v"), counts(2, 1), sets, true));
         assert_eq!(row.counts, counts(3, 1), "a member was added after the counts were read");
-        let row = Row::of_store(key("v"), counts(9, 0), [ids(&["a"]), ids(&[])], true);
+        let sets = [ids(&["a"]), ids(&[])];
+        let row = settled(Row::of_store(key("v"), counts(9, 0), sets, true));
         assert_eq!(row.requests, [None, Some(ids(&[]))], "nine were counted, one is kept");
         assert_eq!(row.counts, counts(9, 0));
     }
@@ -134,10 +138,26 @@ mod tests {
             Row::of_store(key("v"), sizes, [ids(shown), ids(played)], true)
         };
         let mut row = of(&["a", "b"], &["a"]);
-        row.unite(of(&["b", "c"], &[]));
-        assert_eq!(row, of(&["a", "b", "c"], &["a"]));
-        row.unite(Row::of_store(key("v"), counts(7, 0), Default::default(), true));
+        row.add(of(&["b", "c"], &[]));
+        assert_eq!(settled(row.clone()), of(&["a", "b", "c"], &["a"]));
+        row.add(Row::of_store(key("v"), counts(7, 0), Default::default(), true));
+        let row = settled(row);
         assert_eq!((row.counts, &row.requests[0]), (counts(7, 1), &None));
+    }
+
+    /// The store has forgotten what the lake has: what is new in it must not make the row lose its set.
+    #[test]
+    fn parts_of_a_set_are_whole_together() {
+        let part = |shown: &[&str], impressions| {
+            Row::of_store(key("v"), counts(impressions, 0), [ids(shown), ids(&[])], true)
+        };
+        let mut row = part(&["c"], 3);
+        row.add(part(&["a", "b"], 2));
+        assert_eq!(settled(row).requests[0], Some(ids(&["a", "b", "c"])));
+        let mut row = part(&["c"], 4);
+        row.add(part(&["a", "b"], 2));
+        let row = settled(row);
+        assert_eq!((row.counts, &row.requests[0]), (counts(4, 0), &None), "one is nowhere");
     }
 
     /// Manifests that were written hold it: another one would have every file written again.

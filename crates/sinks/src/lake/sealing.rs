@@ -10,8 +10,9 @@
 //! fingerprint of the entry: all stretches are looked at again, the newest first, a little with
 //! each tick.
 
+use super::deltas::Deltas;
 use super::layout::day_of;
-use super::manifest::{Entry, Manifest, Proposal, Verdict};
+use super::manifest::{Base, Manifest, Proposal, Verdict, Wanted};
 use super::manifests::Ages;
 use super::objects::{Objects, Stop};
 use super::rows::Fingerprint;
@@ -40,6 +41,8 @@ pub struct SealingSettings {
     pub memory_bytes: u64,
     /// How long a tick looks again at what was sealed before.
     pub look_again: Duration,
+    /// How often a delta is written of what is open, milliseconds; `None`: never.
+    pub deltas_ms: Option<i64>,
     /// When things are taken away.
     pub ages: Ages,
 }
@@ -51,6 +54,7 @@ impl Default for SealingSettings {
             span_ms: 30 * 60_000,
             memory_bytes: 64 << 20,
             look_again: Duration::from_millis(50),
+            deltas_ms: None,
             ages: Ages::default(),
         }
     }
@@ -58,15 +62,15 @@ impl Default for SealingSettings {
 
 /// Brings what is closed in a store into the lake.
 pub struct Sealing {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     objects: Arc<dyn Objects>,
-    settings: SealingSettings,
-    status: Arc<LakeStatus>,
-    stop: Stop,
+    pub(super) settings: SealingSettings,
+    pub(super) status: Arc<LakeStatus>,
+    pub(super) stop: Stop,
     /// `None` until the lake has answered for the first time.
     manifests: Option<Manifests>,
     /// How far each lane had closed its stretches, milliseconds.
-    closed_ms: Vec<i64>,
+    pub(super) closed_ms: Vec<i64>,
     /// Stretches to compare.
     waiting: BTreeSet<i64>,
     /// Newest manifests, as far as it is known, and since when.
@@ -75,6 +79,8 @@ pub struct Sealing {
     again: Vec<i64>,
     /// When a day was swept.
     swept: BTreeMap<String, i64>,
+    /// What deltas have said.
+    pub(super) deltas: Deltas,
 }
 
 impl Sealing {
@@ -99,6 +105,7 @@ impl Sealing {
             known: BTreeMap::new(),
             again: Vec::new(),
             swept: BTreeMap::new(),
+            deltas: Deltas::default(),
         }
     }
 
@@ -125,6 +132,7 @@ impl Sealing {
             }
             self.say_waiting();
         }
+        self.write_deltas(&layout, &gaps, now_ms)?;
         self.look_again(&layout, &gaps, now_ms)?;
         self.say_waiting();
         damage?;
@@ -144,7 +152,7 @@ impl Sealing {
         });
     }
 
-    fn manifests(&mut self) -> Result<Manifests, LakeError> {
+    pub(super) fn manifests(&mut self) -> Result<Manifests, LakeError> {
         if let Some(manifests) = &self.manifests {
             return Ok(manifests.clone());
         }
@@ -225,19 +233,20 @@ impl Sealing {
         let manifests = self.manifests()?;
         let mut proposals = Vec::new();
         for lane in lanes {
-            let base = manifest.entry(stretch, lane).cloned();
+            let base = manifest.base(stretch, lane);
             let writing = self.writing(&manifests, stretch, lane, gaps);
-            let entry = match writing.entry(manifest.version + 1, base.as_ref()) {
+            let entry = match writing.entry(manifest.version + 1, &base) {
                 Ok(entry) => entry,
-                Err(LakeError::Gone { path }) => return self.gone(&day, base.as_ref(), path),
+                Err(LakeError::Gone { path }) => return self.gone((stretch, lane), &base, path),
                 Err(error) => return Err(error),
             };
-            proposals.push(Proposal { entry, base, sweeps: manifest.sweeps });
+            let wanted = Wanted::Closed(entry);
+            proposals.push(Proposal { wanted, base, sweeps: manifest.sweeps });
         }
         self.list(&day, &proposals, now_ms)
     }
 
-    fn writing<'w>(
+    pub(super) fn writing<'w>(
         &'w self,
         manifests: &'w Manifests,
         stretch: i64,
@@ -250,11 +259,16 @@ impl Sealing {
     }
 
     /// A file of a base is not there: either it was replaced meanwhile, or it was lost.
-    fn gone(&mut self, day: &str, base: Option<&Entry>, path: String) -> Result<bool, LakeError> {
-        let manifest = self.manifests()?.newest(day)?;
-        let still = base.and_then(|base| manifest.entry(base.from_ms, base.lane));
-        let is_lost = still.is_some() && still == base;
-        self.know(day, manifest);
+    fn gone(
+        &mut self,
+        (stretch, lane): (i64, u32),
+        base: &Base,
+        path: String,
+    ) -> Result<bool, LakeError> {
+        let day = day_of(stretch);
+        let manifest = self.manifests()?.newest(&day)?;
+        let is_lost = manifest.base(stretch, lane) == *base;
+        self.know(&day, manifest);
         if is_lost {
             let what = "the newest manifest lists it, and it is not there".to_owned();
             return Err(LakeError::Damaged { path, what });
@@ -273,7 +287,7 @@ impl Sealing {
         self.know(day, manifest);
         let listed = verdicts.iter().filter(|verdict| **verdict == Verdict::Listed).count();
         let had_base = |(proposal, verdict): &(&Proposal, &Verdict)| {
-            proposal.base.is_some() && **verdict == Verdict::Listed
+            proposal.base.entry.is_some() && **verdict == Verdict::Listed
         };
         let rewritten = proposals.iter().zip(&verdicts).filter(had_base).count();
         self.status.change(|numbers| {
@@ -285,7 +299,7 @@ impl Sealing {
         Ok(listed == verdicts.len())
     }
 
-    fn know(&mut self, day: &str, manifest: Manifest) {
+    pub(super) fn know(&mut self, day: &str, manifest: Manifest) {
         while self.known.len() >= KNOWN_DAYS {
             let oldest = self.known.iter().min_by_key(|(_, (_, since))| *since);
             let Some(oldest) = oldest.map(|(day, _)| day.clone()) else { break };

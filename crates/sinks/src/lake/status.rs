@@ -13,6 +13,10 @@ pub struct LakeNumbers {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Delta files of open stretches written.
+    pub delta_files: u64,
+    /// Their bytes.
+    pub delta_bytes: u64,
     /// Pieces of late and dead letters written.
     pub letter_files: u64,
     /// Their bytes.

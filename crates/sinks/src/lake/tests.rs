@@ -2,6 +2,7 @@
 //! its calls, and a store that grows meanwhile. Whoever reads the newest manifest, at any moment,
 //! finds every file that it lists, never a member less than before, and in the end all.
 
+mod deltas;
 mod fixture;
 pub(super) mod place;
 pub(super) mod store;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{EPOCH_MS, LANES, MemoryStore, cell};
-use turns::{Fault, Step, Turns};
+use turns::{Change, Fault, Step, Turns};
 
 const WRITERS: usize = 3;
 
@@ -31,18 +32,31 @@ fn settings() -> SealingSettings {
         // A few members: there are several ranges.
         memory_bytes: 1000,
         look_again: Duration::ZERO,
+        deltas_ms: None,
         ages: NO_MERCY,
     }
 }
 
 fn sealing(store: &Arc<MemoryStore>, objects: Arc<dyn Objects>) -> Sealing {
+    sealing_with(settings(), store, objects)
+}
+
+fn sealing_with(
+    settings: SealingSettings,
+    store: &Arc<MemoryStore>,
+    objects: Arc<dyn Objects>,
+) -> Sealing {
     let status = Arc::new(LakeStatus::new("memory".into()));
-    Sealing::new(store.clone(), objects, settings(), status, Stop::default())
+    Sealing::new(store.clone(), objects, settings, status, Stop::default())
 }
 
 /// Ticks until nothing is left to do, also of what is looked at again.
 fn seal_all(store: &Arc<MemoryStore>, memory: &Arc<Memory>) {
-    let mut sealing = sealing(store, memory.clone());
+    seal_all_with(settings(), store, memory);
+}
+
+fn seal_all_with(settings: SealingSettings, store: &Arc<MemoryStore>, memory: &Arc<Memory>) {
+    let mut sealing = sealing_with(settings, store, memory.clone());
     for _ in 0..20 {
         sealing.tick(0).expect("the memory is always there");
     }
@@ -79,7 +93,31 @@ fn read_lake(memory: &Arc<Memory>) -> Sets {
         }
         assert_eq!((rows, sums), (entry.rows, (entry.impressions, entry.plays)));
     }
+    for entry in &manifest.open {
+        assert!(manifest.entry(entry.from_ms, entry.lane).is_none(), "a stretch counts twice");
+        read_open(&manifests, entry, &mut sets);
+    }
     sets
+}
+
+/// The same of the deltas of a lane's stretch: the union of the sets, of which counts tell no more.
+fn read_open(manifests: &Manifests, entry: &OpenEntry, sets: &mut Sets) {
+    let mut counts: BTreeMap<CellKey, CellCounts> = BTreeMap::new();
+    let each = &mut |row: Row| {
+        let most = counts.entry(row.key.clone()).or_default();
+        most.impressions = most.impressions.max(row.counts.impressions);
+        most.plays = most.plays.max(row.counts.plays);
+        let known = sets.entry((entry.lane, row.key)).or_default();
+        for (known, set) in known.iter_mut().zip(row.requests) {
+            known.extend(set.expect("members are kept"));
+        }
+    };
+    manifests.rows_of(&entry.files, each).expect("what is listed is there and whole");
+    for (key, counts) in counts {
+        let found = &sets[&(entry.lane, key)];
+        assert!(found[0].len() as u64 >= counts.impressions, "a delta has missed a member");
+        assert!(found[1].len() as u64 >= counts.plays, "a delta has missed a member");
+    }
 }
 
 fn assert_contains(what: &str, larger: &Sets, smaller: &Sets) {
@@ -99,8 +137,69 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Fault::Killed),
     ];
     let member = (0..LANES, 0..3_i64, 0..2_u8, 0..6_u8, any::<bool>());
-    let member = prop_oneof![4 => Just(None), 1 => member.prop_map(Some)];
-    (0..WRITERS, fault, member).prop_map(|(writer, fault, adds)| Step { writer, fault, adds })
+    let change = prop_oneof![
+        14 => Just(None),
+        4 => member.prop_map(|(lane, epoch, side, id, other)| {
+            Some(Change::Adds(lane, epoch, side, id, other))
+        }),
+        1 => (0..LANES).prop_map(|lane| Some(Change::Closes(lane))),
+        1 => (0..LANES).prop_map(|lane| Some(Change::Restarts(lane))),
+    ];
+    (0..WRITERS, fault, change).prop_map(|(writer, fault, change)| Step { writer, fault, change })
+}
+
+fn change(store: &MemoryStore, change: Change) {
+    match change {
+        Change::Adds(lane, epoch, side, id, other) => store.add(lane, epoch, side, id, other),
+        Change::Closes(lane) => store.close_next(lane),
+        Change::Restarts(lane) => store.restart(lane),
+    }
+}
+
+/// Lets writers run through a history, and looks at the lake after each of its steps.
+fn run_history(settings: &SealingSettings, store: &Arc<MemoryStore>, steps: &[Step]) {
+    let memory = Arc::new(Memory::default());
+    let turns = Arc::new(Turns::new(WRITERS));
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let place = Place::new(memory.clone(), turns.clone(), writer);
+            let (store, turns) = (store.clone(), turns.clone());
+            scope.spawn(move || {
+                turns.run(writer, || {
+                    // After it was killed it starts anew, as another process would.
+                    let objects = place.life();
+                    let mut sealing = sealing_with(settings.clone(), &store, objects.clone());
+                    while !turns.is_over() {
+                        // Who has nothing to do makes a call, too: turns are calls.
+                        let ticked = sealing.tick(0).and(objects.list("idle").map_err(Into::into));
+                        if ticked.is_err_and(|error| error.is_stop()) {
+                            break;
+                        }
+                    }
+                })
+            });
+        }
+        // Also where a look panics: the scope waits for its threads.
+        let ends = turns.ends();
+        let mut seen = Sets::new();
+        for step in steps {
+            if let Some(of_store) = step.change {
+                change(store, of_store);
+            }
+            turns.step(*step);
+            let found = read_lake(&memory);
+            assert_contains("since the last look", &found, &seen);
+            assert_contains("the store", &store.sets(), &found);
+            seen = found;
+        }
+        drop(ends);
+    });
+    seal_all_with(settings.clone(), store, &memory);
+    let mut wanted = store.sets();
+    if settings.deltas_ms.is_none() {
+        wanted.retain(|(lane, key), _| key.epoch_start_ms < store.open_from_ms(*lane));
+    }
+    assert_eq!(read_lake(&memory), wanted);
 }
 
 proptest! {
@@ -110,44 +209,18 @@ proptest! {
     #[test]
     fn the_newest_manifest_is_whole_and_never_shrinks(
         steps in proptest::collection::vec(step(), 1..250),
+        all_closed: bool,
+        with_deltas: bool,
     ) {
-        let (store, memory) = (Arc::new(MemoryStore::new()), Arc::new(Memory::default()));
+        let store = Arc::new(MemoryStore::new());
         for id in 0..9 {
             store.add(id % LANES, i64::from(id % 3), 0, id as u8, false);
         }
-        store.close_all();
-        let turns = Arc::new(Turns::new(WRITERS));
-        std::thread::scope(|scope| {
-            for writer in 0..WRITERS {
-                let place = Place::new(memory.clone(), turns.clone(), writer);
-                let (store, turns) = (store.clone(), turns.clone());
-                scope.spawn(move || turns.run(writer, || {
-                    // After it was killed it starts anew, as another process would.
-                    let mut sealing = sealing(&store, place.life());
-                    while !turns.is_over() {
-                        if sealing.tick(0).is_err_and(|error| error.is_stop()) {
-                            break;
-                        }
-                    }
-                }));
-            }
-            // Also where a look panics: the scope waits for its threads.
-            let ends = turns.ends();
-            let mut seen = Sets::new();
-            for step in &steps {
-                if let Some((lane, epoch, side, id, other)) = step.adds {
-                    store.add(lane, epoch, side, id, other);
-                }
-                turns.step(*step);
-                let found = read_lake(&memory);
-                assert_contains("since the last look", &found, &seen);
-                assert_contains("the store", &store.sets(), &found);
-                seen = found;
-            }
-            drop(ends);
-        });
-        seal_all(&store, &memory);
-        prop_assert_eq!(read_lake(&memory), store.sets());
+        if all_closed {
+            store.close_all();
+        }
+        let deltas_ms = with_deltas.then_some(0);
+        run_history(&SealingSettings { deltas_ms, ..settings() }, &store, &steps);
     }
 }
 
@@ -169,8 +242,8 @@ fn a_stalled_owner_that_is_let_through_is_seen() {
     let seen = read_lake(&memory);
 
     let newest = manifests.newest(&day_of(0)).expect("it is there");
-    let base = newest.entry(0, 0).cloned();
-    let made_up = manifest::Proposal { entry: older, base, sweeps: newest.sweeps };
+    let (base, wanted) = (newest.base(0, 0), manifest::Wanted::Closed(older));
+    let made_up = manifest::Proposal { wanted, base, sweeps: newest.sweeps };
     for (path, bytes) in files {
         memory.put_new(&path, bytes).expect("it is memory");
     }

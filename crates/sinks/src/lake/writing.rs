@@ -2,7 +2,7 @@
 //! range by range of cells so that only some of the members are in memory.
 
 use super::layout::FileName;
-use super::manifest::{Entry, LakeFile};
+use super::manifest::{Base, Entry, LakeFile};
 use super::objects::Stop;
 use super::parquet::{CellsFile, CellsWriter};
 use super::rows::{Fingerprint, Row};
@@ -39,8 +39,8 @@ pub(super) struct Writing<'s> {
 
 impl Writing<'_> {
     /// Writes the files, in the union with what a base has, and returns their entry.
-    pub(super) fn entry(&self, version: u64, base: Option<&Entry>) -> Result<Entry, LakeError> {
-        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
+    pub(super) fn entry(&self, version: u64, base: &Base) -> Result<Entry, LakeError> {
+        let (from_ms, to_ms) = self.between_ms();
         let mut cells: BTreeMap<CellKey, CellCounts> = BTreeMap::new();
         self.store.counts_between(Some(self.lane), from_ms, to_ms, &mut |_, key, counts| {
             cells.insert(key, counts);
@@ -50,21 +50,10 @@ impl Writing<'_> {
             print.see(key, *counts, is_complete(self.gaps, key));
         }
         let cells: Vec<(CellKey, CellCounts)> = cells.into_iter().collect();
-        let entry = Entry {
-            lane: self.lane,
-            from_ms,
-            to_ms,
-            rows: 0,
-            impressions: 0,
-            plays: 0,
-            incomplete_rows: 0,
-            fingerprint: print.text(),
-            read_to: Vec::new(),
-            files: Vec::new(),
-        };
-        let writer = CellsWriter::new(self.settings.file_bytes);
-        let mut output = Output { writing: self, writer, version, entry };
-        let ranges = ranges(&cells, self.settings.memory_bytes);
+        let of_lake = self.files_to_unite(base, &cells);
+        let mut output = Output::new(self, version, false);
+        let size = |(_, counts): &(CellKey, CellCounts)| counts.impressions + counts.plays;
+        let ranges = ranges(&cells, self.settings.memory_bytes, size);
         let mut after = Bound::Unbounded;
         for (number, range) in ranges.iter().enumerate() {
             self.stop.go_on()?;
@@ -74,16 +63,48 @@ impl Writing<'_> {
                 _ => Bound::Unbounded,
             };
             let mut rows = self.rows_of_store(range)?;
-            if let Some(base) = base {
-                self.add_rows_of_lake(base, (after, up_to), &mut rows)?;
+            self.add_rows_of_lake(&of_lake, (after, up_to), &mut rows)?;
+            for mut row in rows.into_values() {
+                row.settle();
+                output.add(row)?;
             }
-            rows.into_values().try_for_each(|row| output.add(row))?;
             after = match up_to {
                 Bound::Included(key) => Bound::Excluded(key),
                 _ => Bound::Unbounded,
             };
         }
-        output.finish()
+        let Written { rows, sums, incomplete_rows, files } = output.finish()?;
+        Ok(Entry {
+            lane: self.lane,
+            from_ms,
+            to_ms,
+            rows,
+            impressions: sums.impressions,
+            plays: sums.plays,
+            incomplete_rows,
+            fingerprint: print.text(),
+            read_to: Vec::new(),
+            files,
+        })
+    }
+
+    /// Start and end of the stretch.
+    pub(super) fn between_ms(&self) -> (i64, i64) {
+        (self.stretch, self.stretch + self.manifests.layout.stretch_ms)
+    }
+
+    /// The files of the lake that have something which the store may lack: those of the entry. Deltas
+    /// were read from the store, which only grows; unless somebody has restored an older one, whose
+    /// counts are smaller.
+    fn files_to_unite(&self, base: &Base, cells: &[(CellKey, CellCounts)]) -> Vec<LakeFile> {
+        let mut files = base.entry.as_ref().map(|entry| entry.files.clone()).unwrap_or_default();
+        if let Some(open) = &base.open {
+            let sums = cells.iter().fold(CellCounts::default(), |sum, (_, of)| sum.plus(*of));
+            if sums.impressions < open.impressions || sums.plays < open.plays {
+                files.extend(open.files.iter().cloned());
+            }
+        }
+        files
     }
 
     /// What the store holds of some cells.
@@ -96,7 +117,7 @@ impl Writing<'_> {
         };
         let mut sets = BTreeMap::new();
         let wants = |key: &CellKey| (first..=last).contains(&key) && !self.stop.is_set();
-        let (from_ms, to_ms) = (self.stretch, self.stretch + self.manifests.layout.stretch_ms);
+        let (from_ms, to_ms) = self.between_ms();
         self.store.members_between(self.lane, from_ms, to_ms, &wants, &mut |key, of| {
             sets.insert(key, of);
         })?;
@@ -112,16 +133,16 @@ impl Writing<'_> {
     /// Adds what the lake has of the cells in a range, whatever has become of the store.
     fn add_rows_of_lake(
         &self,
-        base: &Entry,
+        files: &[LakeFile],
         range: (Bound<&CellKey>, Bound<&CellKey>),
         rows: &mut BTreeMap<CellKey, Row>,
     ) -> Result<(), LakeError> {
-        self.manifests.rows(base, &mut |mut row| {
+        self.manifests.rows_of(files, &mut |mut row| {
             if !range.contains(&row.key) {
                 return;
             }
             match rows.get_mut(&row.key) {
-                Some(known) => known.unite(row),
+                Some(known) => known.add(row),
                 None => {
                     row.complete = is_complete(self.gaps, &row.key);
                     rows.insert(row.key.clone(), row);
@@ -131,21 +152,37 @@ impl Writing<'_> {
     }
 }
 
-/// The files of an entry as they are written.
-struct Output<'w> {
+/// What was written of a stretch.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) rows: u64,
+    /// Of all rows.
+    pub(super) sums: CellCounts,
+    pub(super) incomplete_rows: u64,
+    pub(super) files: Vec<LakeFile>,
+}
+
+/// Rows become files, in their order.
+pub(super) struct Output<'w> {
     writing: &'w Writing<'w>,
     writer: CellsWriter,
     version: u64,
-    entry: Entry,
+    is_open: bool,
+    written: Written,
 }
 
-impl Output<'_> {
-    fn add(&mut self, row: Row) -> Result<(), LakeError> {
-        let entry = &mut self.entry;
-        entry.rows += 1;
-        entry.impressions += row.counts.impressions;
-        entry.plays += row.counts.plays;
-        entry.incomplete_rows += u64::from(!row.complete);
+impl<'w> Output<'w> {
+    /// For a version of the manifest; of a stretch that is open or closed.
+    pub(super) fn new(writing: &'w Writing<'w>, version: u64, is_open: bool) -> Self {
+        let writer = CellsWriter::new(writing.settings.file_bytes);
+        Output { writing, writer, version, is_open, written: Written::default() }
+    }
+
+    pub(super) fn add(&mut self, row: Row) -> Result<(), LakeError> {
+        let written = &mut self.written;
+        written.rows += 1;
+        written.sums = written.sums.plus(row.counts);
+        written.incomplete_rows += u64::from(!row.complete);
         match self.writer.add(row)? {
             Some(file) => self.put(file),
             None => Ok(()),
@@ -159,33 +196,38 @@ impl Output<'_> {
         let mut hasher = SipHasher13::new_with_key(&secret);
         hasher.write(&file.bytes);
         let hash = format!("{:032x}", hasher.finish128().as_u128());
-        let part = self.entry.files.len();
-        let name = FileName { stretch, lane, hash: &hash, version: self.version, part };
+        let (is_open, version, part) = (self.is_open, self.version, self.written.files.len());
+        let name = FileName { is_open, stretch, lane, hash: &hash, version, part };
         let (path, bytes, rows) = (layout.file(&name), file.bytes.len() as u64, file.rows);
         objects.put_new(&path, file.bytes)?;
-        self.entry.files.push(LakeFile { path, bytes, rows });
+        self.written.files.push(LakeFile { path, bytes, rows });
         status.change(|numbers| {
-            numbers.files += 1;
-            numbers.bytes += bytes;
+            let (files, of_files) = match is_open {
+                true => (&mut numbers.delta_files, &mut numbers.delta_bytes),
+                false => (&mut numbers.files, &mut numbers.bytes),
+            };
+            *files += 1;
+            *of_files += bytes;
         });
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Entry, LakeError> {
+    pub(super) fn finish(mut self) -> Result<Written, LakeError> {
         let writer = std::mem::replace(&mut self.writer, CellsWriter::new(0));
         if let Some(file) = writer.finish()? {
             self.put(file)?;
         }
-        Ok(self.entry)
+        Ok(self.written)
     }
 }
 
-/// Cuts cells into ranges whose members fit into memory, one cell at least each; one range at least.
-fn ranges(cells: &[(CellKey, CellCounts)], memory_bytes: u64) -> Vec<&[(CellKey, CellCounts)]> {
+/// Cuts cells, of each of which so many members are read, into ranges that fit into memory, one cell at
+/// least each; one range at least.
+pub(super) fn ranges<C>(cells: &[C], memory_bytes: u64, members: impl Fn(&C) -> u64) -> Vec<&[C]> {
     let mut ranges = Vec::new();
     let (mut start, mut bytes) = (0, 0);
-    for (at, (_, counts)) in cells.iter().enumerate() {
-        let more = CELL_BYTES + (counts.impressions + counts.plays) * ID_BYTES;
+    for (at, cell) in cells.iter().enumerate() {
+        let more = CELL_BYTES + members(cell) * ID_BYTES;
         if at > start && bytes + more > memory_bytes {
             ranges.push(&cells[start..at]);
             (start, bytes) = (at, 0);

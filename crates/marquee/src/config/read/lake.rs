@@ -26,6 +26,7 @@ pub(super) fn section(section: &Section<'_>, base_dir: &Path) -> Lake {
         place,
         file_span_ms: section.duration("file_span", default.file_span_ms, SECOND_MS..=DAY_MS),
         file_bytes: section.size("file_size", default.file_bytes, 1 << 20..=1 << 30),
+        deltas_ms: section.duration("deltas", default.deltas_ms, 0..=DAY_MS),
         letters: section.item("letters").and_then(|item| item.boolean(true)).unwrap_or(true),
         interval_ms: section.duration("interval", default.interval_ms, 100..=HOUR_MS),
         examples: section.item("examples").and_then(|item| item.boolean(true)).unwrap_or_default(),

@@ -154,6 +154,8 @@ const SINGLE: &[(&str, &str)] = &[
      r#"1: lake.events_interval: found "2h", expected a duration of 1s to 1h, for example "1h""#),
     ("lake.file_span = '2d'",
      r#"1: lake.file_span: found "2d", expected a duration of 1s to 1d, for example "30m""#),
+    ("lake.deltas = 'off'",
+     r#"1: lake.deltas: found "off", expected a duration, for example "5m""#),
     ("lake.file_size = '1KiB'",
      r#"1: lake.file_size: found "1KiB", expected a size of 1MiB to 1GiB, for example "64MiB""#),
     ("snapshots.interval = '25h'",

@@ -271,7 +271,8 @@ serves  http://127.0.0.1:8080, events in bodies of up to 4MiB
 fn the_summary_names_the_lake_and_no_secret() {
     let keys = "access_key_id = 'me', secret_access_key = 'hunter2'";
     let config = good(&format!("lake = {{ url = 's3://cells/a', {keys} }}"));
-    let line = "closed epochs as Parquet in the lake s3://cells/a, files of 30m or 64MiB";
+    let line = "closed epochs as Parquet in the lake s3://cells/a, files of 30m or 64MiB, \
+                open ones every 5m";
     assert!(config.summary().contains(line), "{}", config.summary());
     let events = "events = true, events_interval = '10m'";
     let keeps = good(&format!("lake = {{ url = 's3://cells/a', {events} }}"));

@@ -23,6 +23,8 @@ pub(in super::super) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     sets: Sets,
+    /// What was added, in order: lane, position, cell, side, id.
+    added: Vec<(u32, u64, CellKey, usize, Id)>,
     states: BTreeMap<u32, LaneState>,
     gaps: Vec<Gap>,
     counts_only: bool,
@@ -52,9 +54,38 @@ impl MemoryStore {
     }
 
     pub(super) fn add(&self, lane: u32, epoch: i64, side: u8, id: u8, other: bool) {
-        let sets = &mut self.lock().sets;
-        let sides = sets.entry((lane, cell(epoch, other))).or_default();
-        sides[usize::from(side)].insert(Id::of(&format!("request {id}")));
+        let (key, side) = (cell(epoch, other), usize::from(side));
+        let id = Id::of(&format!("request {id}"));
+        let inner = &mut *self.lock();
+        let state = inner.states.entry(lane).or_default();
+        state.next_offsets.resize(1, 0);
+        // An owner adds to what is open, a repair to what is closed.
+        let position = match epoch < state.frontier {
+            true => u64::MAX,
+            false => {
+                state.next_offsets[0] += 1;
+                state.position()
+            }
+        };
+        inner.sets.entry((lane, key.clone())).or_default()[side].insert(id.clone());
+        inner.added.push((lane, position, key, side, id));
+    }
+
+    /// The lane's owner is another one now, which reads something once more.
+    pub(super) fn restart(&self, lane: u32) {
+        let inner = &mut *self.lock();
+        let state = inner.states.entry(lane).or_default();
+        state.life += 1;
+        state.next_offsets.iter_mut().for_each(|offset| *offset = offset.saturating_sub(2));
+    }
+
+    /// Start of a lane's first open epoch.
+    pub(super) fn open_from_ms(&self, lane: u32) -> i64 {
+        self.lock().states.get(&lane).map_or(0, |state| state.frontier * EPOCH_MS)
+    }
+
+    pub(super) fn close_next(&self, lane: u32) {
+        self.lock().states.entry(lane).or_default().frontier += 1;
     }
 
     pub(super) fn forget(&self, cell: &CellKey) {
@@ -172,6 +203,27 @@ impl Store for MemoryStore {
         _: Option<&LaneState>,
     ) -> Result<(), SinkError> {
         unreachable!("the lake only reads")
+    }
+
+    fn members_since(
+        &self,
+        lane: u32,
+        (from_ms, to_ms): (i64, i64),
+        position: u64,
+        wants: &dyn Fn(&CellKey) -> bool,
+        each: &mut dyn FnMut(CellKey, [BTreeSet<Id>; 2]),
+    ) -> Result<(), SinkError> {
+        let inner = self.lock();
+        let mut found = Members::new();
+        for (of, at, key, side, id) in &inner.added {
+            let is_in_time = (from_ms..to_ms).contains(&key.epoch_start_ms);
+            let is_there = inner.sets.contains_key(&(lane, key.clone())) && !inner.counts_only;
+            if *of == lane && *at >= position && is_in_time && is_there && wants(key) {
+                found.entry(key.clone()).or_default()[*side].insert(id.clone());
+            }
+        }
+        found.into_iter().for_each(|(key, sets)| each(key, sets));
+        Ok(())
     }
 
     fn add_repairs(&self, _: &[Repair]) -> Result<(), SinkError> {

@@ -9,8 +9,19 @@ pub(super) struct Step {
     /// Whose call is made.
     pub(super) writer: usize,
     pub(super) fault: Fault,
-    /// A member that the store gets before: lane, epoch, side, id, which video.
-    pub(super) adds: Option<(u32, i64, u8, u8, bool)>,
+    /// What becomes of the store before.
+    pub(super) change: Option<Change>,
+}
+
+/// What becomes of the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    /// It gets a member: lane, epoch, side, id, which video.
+    Adds(u32, i64, u8, u8, bool),
+    /// A lane closes its first open epoch.
+    Closes(u32),
+    /// A lane is started anew.
+    Restarts(u32),
 }
 
 /// What becomes of a call.
