@@ -107,10 +107,14 @@ fn open_epochs_are_read_by_duckdb_while_the_service_runs_and_counted_once_when_t
     let service = Service::start(&config, &log);
     plays.send_all(&|| service.address.clone(), &|_| {});
     service.wait_until_counted(data.events());
+    wait_for(&service, "listing deltas", |lake| {
+        lake["delta_files"].as_u64() >= Some(1) && lake["looks"].as_u64() >= Some(2)
+    });
     let start = Instant::now();
     let seen = loop {
         let mut found = read(&duckdb);
-        let csv = run(marquee(["trends", "--format", "csv", "-c"]).arg(&config)).expect_code(0);
+        let csv = run(marquee(["trends", "--format", "csv", "--all-slices", "-c"]).arg(&config))
+            .expect_code(0);
         let mut said = cells::of_csv(&csv.stdout);
         let open = service.trends().iter().filter(|cell| cell["sealed"] == false).count();
         found.sort();
