@@ -166,6 +166,8 @@ impl Repairing {
             plan: &self.plan,
             store: &*self.store,
             keeps_members: self.keeps_members,
+            // What changes here changes there: the sealer compares the lake with the store.
+            lake: None,
             from_ms: Some(self.first_ms(sealed_ms)),
             to_ms: Some(sealed_ms),
             repair: self.keeps_members.then_some(run),

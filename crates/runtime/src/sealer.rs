@@ -9,6 +9,7 @@ use marquee_sinks::lake::{
     Bucket, LakeError, LakeNumbers, LakePlace, LakeStatus, LetterCopies, ObjectError, Sealing,
     SealingSettings, Stop,
 };
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,6 +112,21 @@ pub fn seal_now(
             break;
         }
     }
+    Ok(status.numbers())
+}
+
+/// Writes stretches of lanes anew that were found wrong in the lake, and returns what was done.
+///
+/// # Errors
+/// The lake or the store failed: some of them may be left.
+pub fn write_anew(
+    settings: &SealerSettings,
+    store: Arc<dyn Store>,
+    stretches: &BTreeSet<(i64, u32)>,
+) -> Result<LakeNumbers, LakeError> {
+    let status = status_of(settings);
+    let mut work = Work::new(settings, store, &status, &Stop::default())?;
+    work.sealing.write_anew(stretches, (settings.now_ms)())?;
     Ok(status.numbers())
 }
 

@@ -1,4 +1,5 @@
-//! Verify: what a store holds, beside the same cells counted once more from the log or from files.
+//! Verify: what a store and a lake hold, beside the same cells counted once more from the log or from
+//! files.
 //!
 //! The second count is a backfill ([`Recompute`]): it sees all events before it counts any, so it
 //! knows neither watermark nor frontier, and no event is late in it. What it proves and the store
@@ -11,17 +12,21 @@
 
 mod comparing;
 mod difference;
+mod lake;
 mod place;
 mod repairing;
 mod whole;
 
 pub use difference::{Counts, Difference, Sample, Samples, What};
-pub use place::Place;
+pub use lake::LakeCells;
+pub use place::{Kept, Place};
 
 use crate::backfill::{Events, Recompute, RecomputeError, Recomputed, Summary};
 use crate::plan::Plan;
 use comparing::Comparing;
+use lake::Said;
 use marquee_model::{format_duration_ms, format_time_ms};
+use marquee_sinks::lake::LakeError;
 use marquee_sinks::{Repair, SinkError, Store};
 use place::StorePlace;
 use repairing::Repairing;
@@ -38,6 +43,8 @@ pub struct Verify<'a> {
     pub store: &'a dyn Store,
     /// Whether it keeps members, or counts only.
     pub keeps_members: bool,
+    /// The lake, if it is to be compared, too.
+    pub lake: Option<LakeCells>,
     /// Cells of epochs that start at or after this time, milliseconds.
     pub from_ms: Option<i64>,
     /// Cells of epochs that start before this time.
@@ -65,6 +72,9 @@ pub enum VerifyError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] SinkError),
+    /// The lake failed, or what stands in it was not written by this program.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
     /// Members cannot be added where none are kept.
     #[error(
         "the store keeps counts only ([store] members = false): nothing can be added to sets that \
@@ -85,10 +95,12 @@ pub struct Report {
     pub epochs: u64,
     /// Cells of lanes that were compared.
     pub cells: u64,
-    /// Those that differ, by how.
+    /// Those that differ in the store, by how.
     pub differing: BTreeMap<What, u64>,
-    /// Those that still differ, after a repair; all of them without one.
+    /// Those that still differ there, after a repair; all of them without one.
     pub left: u64,
+    /// The lake, where it was compared.
+    pub lake: Option<LakeReport>,
     /// Members that were added.
     pub added_members: u64,
     /// Gaps that were filled, wholly or in part.
@@ -97,8 +109,31 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+/// What was found in the lake.
+#[derive(Clone, Debug, Default)]
+pub struct LakeReport {
+    /// Cells of lanes that were compared.
+    pub cells: u64,
+    /// Those that differ, by how.
+    pub differing: BTreeMap<What, u64>,
+    /// Those that differ also after [`LakeReport::anew`] was written; all of them without a repair.
+    pub left: u64,
+    /// Listed files that cannot be used, one line each.
+    pub broken: Vec<String>,
+    /// With a repair: stretches (their starts) of lanes that must be written anew from the store, which
+    /// was repaired before ([`crate::sealer::write_anew`]).
+    pub anew: BTreeSet<(i64, u32)>,
+}
+
+impl LakeReport {
     /// Cells that differ.
+    pub fn differences(&self) -> u64 {
+        self.differing.values().sum()
+    }
+}
+
+impl Report {
+    /// Cells of the store that differ.
     pub fn differences(&self) -> u64 {
         self.differing.values().sum()
     }
@@ -127,13 +162,41 @@ impl Tally {
     }
 }
 
+/// The same of the lake.
+#[derive(Debug, Default)]
+struct LakeTally {
+    cells: u64,
+    differing: BTreeMap<What, u64>,
+    left: u64,
+    /// Stretches of lanes in which something is mended by writing them anew.
+    mended: BTreeSet<(i64, u32)>,
+}
+
+impl LakeTally {
+    fn take(&mut self, difference: &Difference, stretch: (i64, u32)) {
+        *self.differing.entry(difference.what).or_default() += 1;
+        match difference.repaired {
+            Some(true) => {
+                self.mended.insert(stretch);
+            }
+            _ => self.left += 1,
+        }
+    }
+
+    fn report(self, broken: Vec<String>, broken_in: BTreeSet<(i64, u32)>) -> LakeReport {
+        let LakeTally { cells, differing, left, mut mended } = self;
+        mended.extend(broken_in);
+        LakeReport { cells, differing, left, broken, anew: mended }
+    }
+}
+
 impl Verify<'_> {
     /// Compares, and calls `each` with every difference, by epoch, lane and cell.
     ///
     /// # Errors
     /// See [`VerifyError`]. What was added until then stays, and is right.
     pub fn run(
-        &self,
+        mut self,
         events: Events,
         each: &mut dyn FnMut(&Difference) -> std::io::Result<()>,
     ) -> Result<Report, VerifyError> {
@@ -161,7 +224,8 @@ impl Verify<'_> {
         let longest_ms = self.plan.settings.longest_ms();
         let repairing = |run| Repairing::new(self.store, run, source, range_ms.clone(), longest_ms);
         let mut comparing = Comparing {
-            place: &StorePlace { store: self.store, keeps_members: self.keeps_members },
+            store: StorePlace { store: self.store, keeps_members: self.keeps_members },
+            lake: self.lake.take(),
             whole: &whole,
             lanes: self.plan.lanes,
             longest_ms,
@@ -170,13 +234,19 @@ impl Verify<'_> {
             stop: self.stop,
             each,
             tally: Tally::default(),
+            lake_tally: LakeTally::default(),
         };
         comparing.run(&mut expected)?;
-        let Comparing { repairing, tally, .. } = comparing;
+        let Comparing { repairing, lake, tally, lake_tally, .. } = comparing;
         let mut report = Report { notes, events: expected.summary, ..Report::default() };
         report.notes.extend(whole.notes(&asked));
         if !is_log && tally.has_missing {
             report.notes.push(self.note_of_files());
+        }
+        if let Some(lake) = lake {
+            let Said { notes, broken, broken_in } = lake.said();
+            report.notes.extend(notes);
+            report.lake = Some(lake_tally.report(broken, broken_in));
         }
         if let Some(repairing) = repairing {
             report.added_members = repairing.members;

@@ -12,14 +12,18 @@ use marquee_pipeline::chunk::{self, IdRef};
 use marquee_pipeline::prepare::Stream;
 use marquee_pipeline::settings::{EpochOfPlay, Impressions, Match};
 use marquee_runtime::backfill::{Events, LogEvents};
-use marquee_runtime::verify::{Difference, Report, Verify};
+use marquee_runtime::sealer::{self, SealerSettings};
+use marquee_runtime::verify::{Difference, LakeCells, Report, Verify};
 use marquee_runtime::{Plan, StreamPlan};
 use marquee_sinks::embedded::{EmbeddedStore, StoreMemory};
+use marquee_sinks::lake::{Bucket, LakePlace, SealingSettings, Stop};
 use marquee_sinks::{CellQuery, ClosedCell, Gap, Identity, LaneState, Repair, Store};
 use marquee_sources::json::{Decoder, Mapping, TimeUnit};
 use marquee_sources::{Limit, Record, Replay, SourceError};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 const LANES: u32 = 2;
 const EPOCH_MS: i64 = 10;
@@ -309,11 +313,22 @@ fn verify(
     range: (Option<i64>, Option<i64>),
     repairs: bool,
 ) -> (Vec<Difference>, Report) {
+    verify_with(plan, (store, None), log, range, repairs)
+}
+
+fn verify_with(
+    plan: &Plan,
+    (store, lake): (&EmbeddedStore, Option<LakeCells>),
+    log: Memory,
+    range: (Option<i64>, Option<i64>),
+    repairs: bool,
+) -> (Vec<Difference>, Report) {
     let now_ms = 1_000_000;
     let verify = Verify {
         plan,
         store,
         keeps_members: true,
+        lake,
         from_ms: range.0,
         to_ms: range.1,
         repair: repairs.then_some(77),
@@ -489,6 +504,82 @@ proptest! {
                 prop_assert_eq!(after.get(key), Some(sets), "a filled gap lacks members");
             }
         }
+    }
+}
+
+/// A lake in a folder, whose files hold so many epochs.
+fn lake(folder: &std::path::Path, span_ms: i64) -> SealerSettings {
+    SealerSettings {
+        place: LakePlace::Folder(folder.to_owned()),
+        sealing: SealingSettings { span_ms, ..SealingSettings::default() },
+        letters: None,
+        interval: Duration::ZERO,
+        now_ms: || 0,
+    }
+}
+
+fn lake_cells(settings: &SealerSettings, store: &EmbeddedStore) -> LakeCells {
+    let bucket = Bucket::open(&settings.place, Stop::default()).unwrap();
+    LakeCells::open(Arc::new(bucket), store, 0).unwrap().expect("it was sealed")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases().cases / 2, ..cases() })]
+
+    /// A lake that was sealed from a store with other members than the one that is compared now, whose
+    /// files are all as they were written.
+    #[test]
+    fn what_a_lake_lacks_is_found_and_written_anew(
+        topics in [topic(1..80), topic(1..80)], settings in settings(),
+        lost in proptest::collection::vec(prop_oneof![3 => Just(false), 1 => Just(true)], 1..50),
+        more in proptest::collection::vec((any::<u8>(), any::<bool>()), 0..3),
+        frontier in 9_i64..25, epochs in prop_oneof![Just(1_i64), Just(3)],
+    ) {
+        let (plan, right) = (plan(&settings), by_oracle(&topics, &settings));
+        let in_lake = damage(&right, &lost, &more);
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let span_ms = epochs * EPOCH_MS;
+        let lake = lake(folders[0].path(), span_ms);
+        let other = store(folders[1].path(), &plan, &in_lake, frontier);
+        sealer::seal_now(&lake, Arc::new(other)).unwrap();
+        let store = Arc::new(store(folders[2].path(), &plan, &right, frontier));
+
+        let stretch = |cell: &CellKey| cell.epoch_start_ms.div_euclid(span_ms) * span_ms;
+        let is_closed = |stretch: &i64| stretch + span_ms <= frontier * EPOCH_MS;
+        let last = in_lake.keys().map(|(_, cell)| stretch(cell)).filter(is_closed).max();
+        let is_compared = |cell: &CellKey| last.is_some_and(|last| stretch(cell) <= last);
+        let wanted = expected(&right, &in_lake, is_compared);
+        let compare = |repairs| {
+            let lake = lake_cells(&lake, &store);
+            let log = Memory::of(&topics, &WHOLE);
+            verify_with(&plan, (&store, Some(lake)), log, (None, None), repairs)
+        };
+        let (found, report) = compare(false);
+        prop_assert!(found.iter().all(|d| d.place == "lake" && d.repaired.is_none()));
+        prop_assert_eq!(&told(&found), &wanted);
+        let of_lake = report.lake.unwrap();
+        prop_assert_eq!((report.left, of_lake.left), (0, wanted.len() as u64));
+        prop_assert_eq!((of_lake.broken, of_lake.anew), (Vec::new(), BTreeSet::new()));
+        let has_later = right.keys().any(|(_, cell)| {
+            cell.epoch_start_ms < frontier * EPOCH_MS && !is_compared(cell)
+        });
+        let notes = report.notes.iter().filter(|note| note.contains("not there yet")).count();
+        prop_assert!(notes > 0 || !has_later, "{:?}", report.notes);
+
+        let (found, report) = compare(true);
+        prop_assert_eq!(&told(&found), &wanted);
+        for difference in &found {
+            let has_extra = difference.extra.as_ref().is_some_and(|extra| extra.total() > 0);
+            prop_assert_eq!(difference.repaired, Some(!has_extra), "{:?}", difference);
+        }
+        sealer::write_anew(&lake, store.clone(), &report.lake.unwrap().anew).unwrap();
+        let (found, report) = compare(false);
+        let extra = wanted.into_iter().filter(|(_, (_, extra))| *extra > 0);
+        let extra: BTreeMap<_, _> = extra.map(|(key, (_, extra))| (key, extra)).collect();
+        let left: BTreeMap<_, _> =
+            told(&found).into_iter().map(|(key, (_, extra))| (key, extra)).collect();
+        prop_assert_eq!(left, extra);
+        prop_assert_eq!(report.left, 0, "the store was right all the time");
     }
 }
 

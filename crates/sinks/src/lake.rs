@@ -23,6 +23,7 @@ mod manifest;
 mod manifests;
 mod objects;
 mod parquet;
+mod reading;
 mod rows;
 mod sealing;
 mod status;
@@ -45,6 +46,7 @@ pub use layout::Layout;
 pub use manifest::{Dropped, Entry, LakeFile, Manifest, OpenEntry};
 pub use manifests::{Ages, Manifests};
 pub use objects::{Listed, ObjectError, Objects, Put, Stop};
+pub use reading::{FaultyFile, FileFault, Reading};
 pub use rows::Row;
 pub use sealing::{Sealing, SealingSettings};
 pub use status::{LakeNumbers, LakeStatus, Trouble};
@@ -92,7 +94,7 @@ pub enum LakeError {
         tries: u32,
     },
     /// What the writer began with is not alive any more: somebody was faster.
-    #[error("{path} in the lake is not alive any more")]
+    #[error("{path} in the lake was written anew while it was read; do the same once more")]
     Gone {
         /// Path within the lake.
         path: String,

@@ -1,18 +1,23 @@
-//! `marquee verify`: closed epochs counted once more, beside what the store holds.
+//! `marquee verify`: closed epochs counted once more, beside what the store and the lake hold.
 
 use super::{ConfigArgument, Failure};
 use crate::archive::Alone;
 use crate::config::Config;
 use crate::log::{self, LogAgain};
 use crate::store::{self, Look};
-use crate::wiring;
+use crate::{service, wiring};
 use indicatif::{ProgressBar, ProgressStyle};
 use marquee_model::{Kind, parse_time_ms};
 use marquee_runtime::backfill::{Events, RecomputeError};
-use marquee_runtime::verify::{Difference, Report, Verify, VerifyError};
+use marquee_runtime::sealer::{self, SealerSettings};
+use marquee_runtime::verify::{
+    Difference, LakeCells, LakeReport, Report, Verify, VerifyError, What,
+};
 use marquee_runtime::{Plan, open_files, pages};
+use marquee_sinks::lake::{Bucket, LakePlace, Stop};
 use marquee_sinks::{SinkError, Store};
 use marquee_sources::files::FileError;
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,17 +25,19 @@ use std::time::Instant;
 
 /// What `--help` says besides.
 const MORE: &str = "\
-Only epochs that are sealed (closed in all lanes) are compared. Each cell that differs is one line of
-JSON on standard output; what was read, compared and not compared is said on standard error.
+Only epochs that are sealed (closed in all lanes) are compared, with the store and, where [lake] names
+one, with the lake. Each cell that differs in one of them is one line of JSON on standard output (its
+`place` says in which); what was read, compared and not compared is said on standard error.
 
 `what` is one of
-  absent         the store holds nothing of the cell
+  absent         the place holds nothing of the cell
   members        members are missing or extra, and the count is the size of the set beside it
   count          the members are right, the count is not
   count_members  members are missing or extra, and the count is not even the size of the set beside it
 
 --repair adds missing members by union, and records it. It takes nothing away: extra members, and
-counts that are too high, stay and are reported.
+counts that are too high, stay and are reported. What differs in the lake is written there anew, from
+the store and from those of its files that are as they were written.
 
 Exit codes: 0 nothing differs (or all of it was repaired); 1 something differs, or it failed; 2 wrong
 usage or configuration.";
@@ -86,7 +93,19 @@ impl Arguments {
                 Events::Log(log.events(&*store, &plan, threads)?)
             }
         };
-        let report = self.compare(&config, &plan, &*store, events)?;
+        let settings = service::sealer_settings(&config);
+        let (lake, note) = match &settings {
+            Some(settings) => open_lake(&config, settings, &*store)?,
+            None => (None, None),
+        };
+        let mut report = self.compare(&config, &plan, (&*store, lake), events)?;
+        report.notes.extend(note);
+        if let (Some(settings), Some(lake)) = (&settings, &report.lake)
+            && self.repair
+            && !lake.anew.is_empty()
+        {
+            write_anew(settings, store, lake)?;
+        }
         self.say(&report, started.elapsed().as_secs_f64())
     }
 
@@ -94,7 +113,7 @@ impl Arguments {
         &self,
         config: &Config,
         plan: &Plan,
-        store: &dyn Store,
+        (store, lake): (&dyn Store, Option<LakeCells>),
         events: Events,
     ) -> Result<Report, Failure> {
         let bar = progress(self.reads_files());
@@ -103,6 +122,7 @@ impl Arguments {
             plan,
             store,
             keeps_members: config.store.members,
+            lake,
             from_ms: self.from,
             to_ms: self.to,
             repair: self.repair.then_some(run),
@@ -175,21 +195,87 @@ impl Arguments {
             report.epochs,
             report.differences()
         );
-        if report.left == 0 {
-            return Ok(());
+        let mut left = Vec::new();
+        if report.left > 0 {
+            let (differing, left_cells) = (&report.differing, report.left);
+            left.push(format!(
+                "{} cells differ{}",
+                report.differences(),
+                by_what(differing, left_cells)
+            ));
         }
-        let by_what: Vec<String> =
-            report.differing.iter().map(|(what, n)| format!("{n} {}", what.code())).collect();
-        let repaired = match report.differences() - report.left {
-            0 => String::new(),
-            repaired => format!("; {repaired} of them were repaired"),
-        };
-        Err(Failure::Failed(format!(
-            "{} cells differ ({}){repaired}",
-            report.differences(),
-            by_what.join(", ")
-        )))
+        left.extend(report.lake.as_ref().into_iter().flat_map(|lake| self.say_lake(lake)));
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Failed(left.join("; "))),
+        }
     }
+
+    /// The summary of the lake; returns what is left there, in words.
+    fn say_lake(&self, lake: &LakeReport) -> Vec<String> {
+        for broken in &lake.broken {
+            eprintln!("lake: {broken}");
+        }
+        let (differing, files) = (lake.differences(), lake.broken.len());
+        eprintln!("lake: {} cells, {differing} differ, {files} files cannot be used", lake.cells);
+        let mut left = Vec::new();
+        if lake.left > 0 {
+            let by_what = by_what(&lake.differing, lake.left);
+            left.push(format!("{differing} cells of the lake differ{by_what}"));
+        }
+        if files > 0 && !self.repair {
+            left.push(format!("{files} files of the lake are listed and cannot be used"));
+        }
+        left
+    }
+}
+
+/// ` (1 absent, 2 members; 1 of them were repaired)`
+fn by_what(differing: &BTreeMap<What, u64>, left: u64) -> String {
+    let words: Vec<String> =
+        differing.iter().map(|(what, n)| format!("{n} {}", what.code())).collect();
+    let repaired = match differing.values().sum::<u64>() - left {
+        0 => String::new(),
+        repaired => format!("; {repaired} of them were repaired"),
+    };
+    format!(" ({}){repaired}", words.join(", "))
+}
+
+/// The lake, as far as there is one, or why it is not compared. Makes none.
+fn open_lake(
+    config: &Config,
+    settings: &SealerSettings,
+    store: &dyn Store,
+) -> Result<(Option<LakeCells>, Option<String>), Failure> {
+    let place = &settings.place;
+    let nothing =
+        || format!("the lake {place} is not compared: it holds nothing of this store yet");
+    if matches!(place, LakePlace::Folder(folder) if !folder.exists()) {
+        return Ok((None, Some(nothing())));
+    }
+    let bucket = Bucket::open(place, Stop::default()).map_err(Failure::failed)?;
+    let memory_bytes = config.runtime.memory_bytes / 8;
+    let lake = LakeCells::open(Arc::new(bucket), store, memory_bytes).map_err(Failure::failed)?;
+    let note = lake.is_none().then(nothing);
+    Ok((lake, note))
+}
+
+/// Writes what was found wrong in the lake. What was added to the store is there in any case.
+fn write_anew(
+    settings: &SealerSettings,
+    store: Arc<dyn Store>,
+    lake: &LakeReport,
+) -> Result<(), Failure> {
+    let written = sealer::write_anew(settings, store, &lake.anew).map_err(|error| {
+        Failure::Failed(format!(
+            "the lake was not repaired: {error}. The store is; run the same once more"
+        ))
+    })?;
+    eprintln!(
+        "{} stretches of lanes written anew into the lake, {} files, {} bytes",
+        written.sealed, written.files, written.bytes
+    );
+    Ok(())
 }
 
 fn open_store(config: &Config, plan: &Plan) -> Result<Arc<dyn Store>, Failure> {

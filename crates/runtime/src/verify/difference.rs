@@ -106,7 +106,7 @@ pub struct Difference {
     pub slice: String,
     /// The lane.
     pub lane: u32,
-    /// The place that differs: `store`.
+    /// The place that differs: `store` or `lake`.
     pub place: &'static str,
     /// How.
     pub what: What,
@@ -173,6 +173,16 @@ pub(super) fn sizes(sets: &[BTreeSet<Id>; 2]) -> CellCounts {
 }
 
 impl Difference {
+    /// The cell.
+    pub fn cell(&self) -> CellKey {
+        CellKey {
+            video: self.video.clone(),
+            epoch_start_ms: self.epoch_start_ms,
+            slice: self.slice.clone(),
+            epoch_ms: self.epoch_ms,
+        }
+    }
+
     pub(super) fn of(
         cell: CellKey,
         lane: u32,

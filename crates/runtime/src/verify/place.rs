@@ -1,28 +1,52 @@
-//! Where cells are kept that can be compared: the store, and whatever else learns to answer the same
-//! three questions.
+//! Where cells are kept that can be compared: the store, and the lake (`lake`), which learns to answer
+//! the same three questions.
 
+use super::VerifyError;
 use marquee_model::{CellCounts, CellKey};
-use marquee_sinks::{CellQuery, Members, SinkError, Store};
+use marquee_pipeline::chunk::Id;
+use marquee_sinks::{CellQuery, Store};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a place holds of the cells of lanes. Only closed epochs are asked for.
+/// What a place keeps of a cell besides its counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Both sets; `None` where it does not keep them whole.
+    pub sets: Option<[BTreeSet<Id>; 2]>,
+    /// Whether a repair gives up what is in them: it is not what was written.
+    pub goes: bool,
+}
+
+impl Kept {
+    /// Of a cell that has no members.
+    pub fn nothing() -> Self {
+        Kept { sets: Some(Default::default()), goes: false }
+    }
+}
+
+/// What a place holds of the cells of lanes. Only closed epochs are asked for, one after the other.
 pub trait Place {
     /// What it is called in differences.
     fn name(&self) -> &'static str;
 
     /// Starts of the epochs of all its cells that start within a stretch of time, milliseconds.
-    fn starts_ms(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError>;
+    fn starts_ms(&mut self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, VerifyError>;
 
-    /// Counts of all cells of a lane that start within a stretch of time.
+    /// Counts of all cells of a lane that start within a stretch of time; `None` where it has nothing
+    /// of this lane yet that could be compared.
     fn counts(
-        &self,
+        &mut self,
         lane: u32,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError>;
+    ) -> Result<Option<BTreeMap<CellKey, CellCounts>>, VerifyError>;
 
-    /// Both sets of some cells of a lane, of each that has any member; `None` where it keeps none.
-    fn members(&self, lane: u32, cells: &[&CellKey]) -> Result<Option<Members>, SinkError>;
+    /// What it keeps of some cells of a lane whose counts were asked for last, of each that has any
+    /// member; `None` where it keeps members of no cell.
+    fn members(
+        &mut self,
+        lane: u32,
+        cells: &[&CellKey],
+    ) -> Result<Option<BTreeMap<CellKey, Kept>>, VerifyError>;
 }
 
 /// The store as a place.
@@ -36,7 +60,7 @@ impl Place for StorePlace<'_> {
         "store"
     }
 
-    fn starts_ms(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
+    fn starts_ms(&mut self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, VerifyError> {
         let query =
             CellQuery { from_ms: Some(from_ms), to_ms: Some(to_ms), ..CellQuery::default() };
         let mut starts_ms = BTreeSet::new();
@@ -47,22 +71,29 @@ impl Place for StorePlace<'_> {
     }
 
     fn counts(
-        &self,
+        &mut self,
         lane: u32,
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<BTreeMap<CellKey, CellCounts>, SinkError> {
+    ) -> Result<Option<BTreeMap<CellKey, CellCounts>>, VerifyError> {
         let mut counts = BTreeMap::new();
         self.store.counts_between(Some(lane), from_ms, to_ms, &mut |_, cell, of_cell| {
             counts.insert(cell, of_cell);
         })?;
-        Ok(counts)
+        Ok(Some(counts))
     }
 
-    fn members(&self, lane: u32, cells: &[&CellKey]) -> Result<Option<Members>, SinkError> {
+    fn members(
+        &mut self,
+        lane: u32,
+        cells: &[&CellKey],
+    ) -> Result<Option<BTreeMap<CellKey, Kept>>, VerifyError> {
         if !self.keeps_members {
             return Ok(None);
         }
-        self.store.members_of_cells(lane, cells).map(Some)
+        let members = self.store.members_of_cells(lane, cells)?;
+        let kept =
+            members.into_iter().map(|(cell, sets)| (cell, Kept { sets: Some(sets), goes: false }));
+        Ok(Some(kept.collect()))
     }
 }

@@ -96,14 +96,36 @@ impl Layout {
         format!("{}/{version:020}.json", self.manifests_folder(day))
     }
 
+    /// The folder of the manifests of all days.
+    pub(super) fn all_manifests(&self) -> String {
+        let (_, manifests) = self.table.folders();
+        format!("{manifests}/generation={}", self.generation)
+    }
+
     pub(super) fn file(&self, name: &FileName<'_>) -> String {
         let FileName { is_open, stretch, lane, hash, version, part } = name;
-        let time: String =
-            format_time_ms(*stretch).chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        let day = day_of(*stretch);
-        let folder = if *is_open { self.open_folder(&day) } else { self.files_folder(&day) };
-        format!("{folder}/lane={lane}/{time}-{hash}-v{version}-p{part}.parquet")
+        let folder = match is_open {
+            true => self.open_folder(&day_of(*stretch)),
+            false => self.files_folder(&day_of(*stretch)),
+        };
+        let start = start_of_files(&folder, *stretch, *lane);
+        format!("{start}-{hash}-v{version}-p{part}.parquet")
     }
+
+    /// What the name of a file says of its content; `None` where it is no name of a file of this lane
+    /// and stretch.
+    pub(super) fn hash_in<'p>(&self, path: &'p str, stretch: i64, lane: u32) -> Option<&'p str> {
+        let start = start_of_files(&self.files_folder(&day_of(stretch)), stretch, lane);
+        let rest = path.strip_prefix(&start)?.strip_prefix('-')?;
+        rest.split_once("-v").map(|(hash, _)| hash)
+    }
+}
+
+/// What the paths of all files of a lane's stretch begin with.
+fn start_of_files(folder: &str, stretch: i64, lane: u32) -> String {
+    let time: String =
+        format_time_ms(stretch).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    format!("{folder}/lane={lane}/{time}")
 }
 
 /// What the name of a file of cells is made of.
@@ -123,6 +145,12 @@ pub(super) struct FileName<'n> {
 /// The UTC day of a time, `2016-11-21`.
 pub(super) fn day_of(time_ms: i64) -> String {
     format_time_ms(time_ms).chars().take(10).collect()
+}
+
+/// The day in the path of a manifest; `None` for what is none.
+pub(super) fn day_in(path: &str) -> Option<&str> {
+    version_of(path)?;
+    path.rsplit('/').nth(1)?.strip_prefix("day=")
 }
 
 /// The version in the path of a manifest; `None` for what is none.
@@ -161,7 +189,11 @@ mod tests {
             examples.manifest("2016-11-21", 7),
             "example-manifests/generation=0158-af/day=2016-11-21/00000000000000000007.json"
         );
-        assert_eq!(version_of(&manifest), Some(7));
+        assert_eq!((version_of(&manifest), day_in(&manifest)), (Some(7), Some("2016-11-21")));
+        let path = layout.file(&name);
+        assert_eq!(layout.hash_in(&path, name.stretch, 3), Some("c0ffee"));
+        assert_eq!(layout.hash_in(&path, name.stretch, 4), None);
+        assert_eq!(layout.hash_in(&path, name.stretch + 30 * MINUTE_MS, 3), None);
         for other in ["7.json", "a/b", "0000000000000000000x.json", "00000000000000000007.json.tmp"]
         {
             assert_eq!(version_of(other), None, "{other}");

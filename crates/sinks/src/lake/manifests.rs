@@ -5,7 +5,7 @@
 //! acknowledgement may be lost, and a writer that was stopped for long may have made a version that
 //! the others have long passed.
 
-use super::layout::version_of;
+use super::layout::{day_in, version_of};
 use super::manifest::{Entry, LakeFile, Manifest, Proposal, Verdict};
 use super::objects::{Objects, Put};
 use super::{FORMAT, LakeError, Layout, Row, parquet};
@@ -39,6 +39,17 @@ impl Default for Ages {
     }
 }
 
+/// What all who write a generation into one lake must agree on.
+fn agreement(layout: &Layout) -> Json {
+    json!({
+        "format": FORMAT,
+        "generation": layout.generation,
+        "lanes": layout.lanes,
+        "longest_epoch_ms": layout.longest_ms,
+        "stretch_ms": layout.stretch_ms,
+    })
+}
+
 /// The manifests of a generation.
 #[derive(Clone)]
 pub struct Manifests {
@@ -53,22 +64,24 @@ impl Manifests {
     /// # Errors
     /// The lake does not answer, or something else is there.
     pub fn agree(objects: Arc<dyn Objects>, layout: Layout) -> Result<Self, LakeError> {
-        let path = layout.agreement();
-        let wanted = json!({
-            "format": FORMAT,
-            "generation": layout.generation,
-            "lanes": layout.lanes,
-            "longest_epoch_ms": layout.longest_ms,
-            "stretch_ms": layout.stretch_ms,
-        });
-        let mut found = objects.get(&path)?;
-        if found.is_none() {
-            let bytes = Bytes::from(wanted.to_string());
-            objects.put_new(&path, bytes)?;
-            found = objects.get(&path)?;
+        if let Some(there) = Self::there(objects.clone(), layout.clone())? {
+            return Ok(there);
         }
+        let path = layout.agreement();
+        objects.put_new(&path, Bytes::from(agreement(&layout).to_string()))?;
+        let what = "it was written and is not there".to_owned();
+        Self::there(objects, layout)?.ok_or(LakeError::Damaged { path, what })
+    }
+
+    /// Those of a generation, in the layout that its first writer has chosen; `None` where nobody has
+    /// written any. Writes nothing.
+    ///
+    /// # Errors
+    /// The lake does not answer, or something else is there.
+    pub fn there(objects: Arc<dyn Objects>, layout: Layout) -> Result<Option<Self>, LakeError> {
+        let path = layout.agreement();
+        let Some(found) = objects.get(&path)? else { return Ok(None) };
         let damaged = |what: &str| LakeError::Damaged { path: path.clone(), what: what.into() };
-        let found = found.ok_or_else(|| damaged("it was written and is not there"))?;
         let mut found: Json = serde_json::from_slice(&found).unwrap_or_default();
         match found["format"].as_u64() {
             Some(format) if format == u64::from(FORMAT) => {}
@@ -80,10 +93,10 @@ impl Manifests {
             return Err(damaged("its stretches are not whole epochs"));
         }
         found["stretch_ms"] = layout.stretch_ms.into();
-        if found != wanted {
+        if found != agreement(&layout) {
             return Err(damaged("it is of other lanes or epochs"));
         }
-        Ok(Manifests { objects, layout: Layout { stretch_ms, ..layout } })
+        Ok(Some(Manifests { objects, layout: Layout { stretch_ms, ..layout } }))
     }
 
     /// The layout that is in force.
@@ -133,6 +146,15 @@ impl Manifests {
             parquet::read(self.objects.get(path)?.ok_or_else(gone)?, path, each)?;
         }
         Ok(())
+    }
+
+    /// The days that have a manifest.
+    ///
+    /// # Errors
+    /// The lake does not answer.
+    pub fn days(&self) -> Result<BTreeSet<String>, LakeError> {
+        let listed = self.objects.list(&self.layout.all_manifests())?;
+        Ok(listed.iter().filter_map(|object| day_in(&object.path)).map(str::to_owned).collect())
     }
 
     fn versions(&self, day: &str) -> Result<BTreeSet<u64>, LakeError> {

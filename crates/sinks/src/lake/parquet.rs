@@ -17,17 +17,20 @@
 use super::{LakeError, Row};
 use arrow_array::builder::{LargeListBuilder, LargeStringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::types::Int64Type;
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    Array, ArrayRef, BooleanArray, Int64Array, LargeListArray, RecordBatch, StringArray,
+    TimestampMillisecondArray,
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use marquee_model::{CellCounts, CellKey};
 use marquee_pipeline::chunk::Id;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -211,44 +214,149 @@ fn requests(rows: &[Row], side: usize) -> ArrayRef {
 
 /// Calls `each` with every row of a file, in its order.
 pub(super) fn read(bytes: Bytes, path: &str, each: &mut dyn FnMut(Row)) -> Result<(), LakeError> {
+    read_wanted(bytes, path, &|_| true, each)
+}
+
+/// Calls `each` with every row of a file that is wanted: of the others no set is made.
+pub(super) fn read_wanted(
+    bytes: Bytes,
+    path: &str,
+    wants: &dyn Fn(&CellKey) -> bool,
+    each: &mut dyn FnMut(Row),
+) -> Result<(), LakeError> {
+    batches(bytes, path, &[0, 1, 2, 3, 4, 5, 6, 8, 9], &mut |batch| {
+        let cells = Cells::of(batch)?;
+        let complete = batch.column(6).as_boolean();
+        let lists = [7, 8].map(|column| batch.column(column).as_list::<i64>());
+        for at in 0..batch.num_rows() {
+            let key = cells.key(at);
+            if !wants(&key) {
+                continue;
+            }
+            let requests = [ids(lists[0], at)?, ids(lists[1], at)?];
+            each(Row { key, counts: cells.counts(at)?, requests, complete: complete.value(at) });
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` with every cell of a file and its counts: the sets, which are most of it, are left
+/// out.
+pub(super) fn read_counts(
+    bytes: Bytes,
+    path: &str,
+    each: &mut dyn FnMut(CellKey, CellCounts),
+) -> Result<(), LakeError> {
+    batches(bytes, path, &[0, 1, 2, 3, 4, 5, 6], &mut |batch| {
+        let cells = Cells::of(batch)?;
+        for at in 0..batch.num_rows() {
+            each(cells.key(at), cells.counts(at)?);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` with some columns of a file, a batch at a time. What it finds wrong is an error of
+/// the file.
+fn batches(
+    bytes: Bytes,
+    path: &str,
+    columns: &[usize],
+    each: &mut dyn FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<(), LakeError> {
     let damaged = |what: String| LakeError::Damaged { path: path.to_owned(), what };
-    let options = ArrowReaderOptions::new().with_schema(SCHEMA.clone());
-    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
-        .and_then(|builder| builder.with_batch_size(1024).build())
-        .map_err(|e| damaged(e.to_string()))?;
+    let parquet = |error: ParquetError| damaged(error.to_string());
+    let schema = schema_of(&bytes).map_err(damaged)?;
+    let options = ArrowReaderOptions::new().with_schema(schema);
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(parquet)?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
+    let reader = builder.with_projection(mask).with_batch_size(1024).build().map_err(parquet)?;
     for batch in reader {
-        read_batch(&batch.map_err(|e| damaged(e.to_string()))?, each);
+        each(&batch.map_err(|e| damaged(e.to_string()))?).map_err(damaged)?;
     }
     Ok(())
 }
 
-fn read_batch(batch: &RecordBatch, each: &mut dyn FnMut(Row)) {
-    // The reader has checked that the file has these columns and types.
-    let (videos, slices) = (batch.column(0).as_string::<i32>(), batch.column(2).as_string::<i32>());
-    let numbers = |column: usize| batch.column(column).as_primitive::<Int64Type>();
-    let (starts, lengths) = (numbers(1), numbers(5));
-    let (impressions, plays) = (numbers(3), numbers(4));
-    let complete = batch.column(6).as_boolean();
-    debug_assert!(batch.column(7).as_primitive_opt::<TimestampMillisecondType>().is_some());
-    let lists = [8, 9].map(|column| batch.column(column).as_list::<i64>());
-    for at in 0..batch.num_rows() {
-        let ids = |side: usize| -> Option<BTreeSet<Id>> {
-            let list = lists[side];
-            list.is_valid(at).then(|| {
-                let ids = list.value(at);
-                ids.as_string::<i64>().iter().flatten().map(Id::of).collect()
-            })
-        };
-        let key = CellKey {
-            video: videos.value(at).to_owned(),
-            epoch_start_ms: starts.value(at),
-            slice: slices.value(at).to_owned(),
-            epoch_ms: lengths.value(at),
-        };
-        let (impressions, plays) = (impressions.value(at) as u64, plays.value(at) as u64);
-        let counts = CellCounts { impressions, plays };
-        each(Row { key, counts, requests: [ids(0), ids(1)], complete: complete.value(at) });
+/// The types of [`SCHEMA`] for a file that somebody else may have written anew: columns and ids may
+/// be declared as null there, as long as none is.
+fn schema_of(bytes: &Bytes) -> Result<SchemaRef, String> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let metadata = ArrowReaderMetadata::load(bytes, options).map_err(|e| e.to_string())?;
+    let found = metadata.schema().fields();
+    let names = |fields: &Fields| fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    if names(found) != names(SCHEMA.fields()) {
+        return Err(format!("its columns are {}", names(found).join(", ")));
     }
+    let field = |(found, wanted): (&FieldRef, &FieldRef)| {
+        let data_type = match (found.data_type(), wanted.data_type()) {
+            (DataType::List(of) | DataType::LargeList(of), DataType::LargeList(_)) => {
+                let of = of.as_ref().clone().with_data_type(DataType::LargeUtf8);
+                DataType::LargeList(Arc::new(of))
+            }
+            // Nobody reads it, and others write it in other units.
+            (found @ DataType::Timestamp(..), DataType::Timestamp(..)) => found.clone(),
+            (_, wanted) => wanted.clone(),
+        };
+        found.as_ref().clone().with_data_type(data_type)
+    };
+    let fields: Vec<Field> = found.iter().zip(SCHEMA.fields()).map(field).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The columns of a batch that say which cells it has, and their counts.
+struct Cells<'b> {
+    videos: &'b StringArray,
+    slices: &'b StringArray,
+    starts: &'b Int64Array,
+    lengths: &'b Int64Array,
+    counts: [&'b Int64Array; 2],
+}
+
+impl<'b> Cells<'b> {
+    fn of(batch: &'b RecordBatch) -> Result<Self, String> {
+        if let Some(column) = (0..7).find(|column| batch.column(*column).null_count() > 0) {
+            return Err(format!("a value of {} is null", SCHEMA.field(column).name()));
+        }
+        // The reader has checked that the file has these columns and types.
+        let numbers = |column: usize| batch.column(column).as_primitive::<Int64Type>();
+        Ok(Cells {
+            videos: batch.column(0).as_string::<i32>(),
+            slices: batch.column(2).as_string::<i32>(),
+            starts: numbers(1),
+            lengths: numbers(5),
+            counts: [numbers(3), numbers(4)],
+        })
+    }
+
+    fn key(&self, at: usize) -> CellKey {
+        CellKey {
+            video: self.videos.value(at).to_owned(),
+            epoch_start_ms: self.starts.value(at),
+            slice: self.slices.value(at).to_owned(),
+            epoch_ms: self.lengths.value(at),
+        }
+    }
+
+    fn counts(&self, at: usize) -> Result<CellCounts, String> {
+        let count = |side: usize| {
+            let count = self.counts[side].value(at);
+            u64::try_from(count).map_err(|_| format!("a count is {count}"))
+        };
+        Ok(CellCounts { impressions: count(0)?, plays: count(1)? })
+    }
+}
+
+/// A set; `None` where it is not kept.
+fn ids(lists: &LargeListArray, at: usize) -> Result<Option<BTreeSet<Id>>, String> {
+    if lists.is_null(at) {
+        return Ok(None);
+    }
+    let ids = lists.value(at);
+    if ids.null_count() > 0 {
+        return Err("a request id is null".to_owned());
+    }
+    Ok(Some(ids.as_string::<i64>().iter().flatten().map(Id::of).collect()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! fingerprint of the entry: all stretches are looked at again, the newest first, a little with
 //! each tick.
 
+mod anew;
+
 use super::deltas::Deltas;
 use super::layout::day_of;
 use super::manifest::{Base, Manifest, Proposal, Verdict, Wanted};

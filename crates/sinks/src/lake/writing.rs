@@ -20,6 +20,14 @@ use std::ops::{Bound, RangeBounds};
 const ID_BYTES: u64 = 64;
 const CELL_BYTES: u64 = 256;
 
+/// What of a file's name says what is in it: who does not know the generation's secret cannot make
+/// another content of the same name.
+pub(super) fn content_hash(secret: &[u8; 16], bytes: &[u8]) -> String {
+    let mut hasher = SipHasher13::new_with_key(secret);
+    hasher.write(bytes);
+    format!("{:032x}", hasher.finish128().as_u128())
+}
+
 /// Whether a cell surely has all members: served the same by HTTP.
 pub(super) fn is_complete(gaps: &[Gap], key: &CellKey) -> bool {
     !gaps.iter().any(|gap| gap.touches(key.epoch_start_ms, key.epoch_ms))
@@ -192,10 +200,7 @@ impl<'w> Output<'w> {
     fn put(&mut self, file: CellsFile) -> Result<(), LakeError> {
         let Writing { store, manifests, status, stretch, lane, .. } = *self.writing;
         let Manifests { objects, layout } = manifests;
-        let secret = store.generation().secret;
-        let mut hasher = SipHasher13::new_with_key(&secret);
-        hasher.write(&file.bytes);
-        let hash = format!("{:032x}", hasher.finish128().as_u128());
+        let hash = content_hash(&store.generation().secret, &file.bytes);
         let (is_open, version, part) = (self.is_open, self.version, self.written.files.len());
         let name = FileName { is_open, stretch, lane, hash: &hash, version, part };
         let (path, bytes, rows) = (layout.file(&name), file.bytes.len() as u64, file.rows);
