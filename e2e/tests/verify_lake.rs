@@ -91,11 +91,11 @@ impl Target {
         let is_it =
             format!("video_id = '{}' and epoch_start_ms = {}", self.video, self.epoch_start_ms);
         let (file, other) = (literal(&self.file), self.file.with_extension("new"));
-        let rest = format!("select * from read_parquet({file}) where not ({is_it})");
+        // The names of its folders are columns for DuckDB, which the file does not have.
+        let file = format!("read_parquet({file}, hive_partitioning = false)");
+        let rest = format!("select * from {file} where not ({is_it})");
         let cell = replaced.map_or(String::new(), |columns| {
-            format!(
-                " union all select * replace ({columns}) from read_parquet({file}) where {is_it}"
-            )
+            format!(" union all select * replace ({columns}) from {file} where {is_it}")
         });
         let to = literal(&other);
         let copy = format!(
@@ -206,7 +206,7 @@ fn each_planted_corruption_of_a_file_is_found_and_mended() {
     for (name, columns, what, [missing, extra]) in plants {
         target.rewrite(&case.duckdb, columns);
         case.check(name, |found, said| {
-            let [line] = found else { panic!("{name}: {found:?}\n{said}") };
+            let [line] = found else { panic!("{name}: {} lines\n{said}", found.len()) };
             target.assert_is(line, what, name);
             let total = |which: &str| {
                 let side = |side: &str| line[which][side]["total"].as_u64().unwrap();
@@ -277,8 +277,9 @@ fn each_planted_corruption_of_a_manifest_is_found_and_mended() {
 
     // What no lane has gone on from may be on its way.
     let mut planted = good.clone();
-    let from_ms = planted["entries"][last]["from_ms"].clone();
-    planted["entries"].as_array_mut().unwrap().retain(|entry| entry["from_ms"] != from_ms);
+    let from_ms = planted["entries"][last]["from_ms"].as_i64();
+    let is_before = |entry: &Value| entry["from_ms"].as_i64() < from_ms;
+    planted["entries"].as_array_mut().unwrap().retain(is_before);
     write_manifest(&path, &planted);
     let on_its_way = verify(&case.data, &case.config, &[]).expect_code(0);
     assert_eq!(on_its_way.stdout, b"");

@@ -46,7 +46,7 @@ pub use layout::Layout;
 pub use manifest::{Dropped, Entry, LakeFile, Manifest, OpenEntry};
 pub use manifests::{Ages, Manifests};
 pub use objects::{Listed, ObjectError, Objects, Put, Stop};
-pub use reading::{FaultyFile, FileFault, Reading};
+pub use reading::{FileFault, ListedFile, Reading};
 pub use rows::Row;
 pub use sealing::{Sealing, SealingSettings};
 pub use status::{LakeNumbers, LakeStatus, Trouble};

@@ -185,16 +185,6 @@ impl Arguments {
                 report.added_members, report.filled_gaps, report.left
             );
         }
-        let events = &report.events;
-        eprintln!(
-            "{} events, {} filtered, {} dead, {} cells, {} epochs, {} differing, {seconds:.2} seconds",
-            events.events,
-            events.filtered,
-            events.dead,
-            report.cells,
-            report.epochs,
-            report.differences()
-        );
         let mut left = Vec::new();
         if report.left > 0 {
             let (differing, left_cells) = (&report.differing, report.left);
@@ -205,6 +195,16 @@ impl Arguments {
             ));
         }
         left.extend(report.lake.as_ref().into_iter().flat_map(|lake| self.say_lake(lake)));
+        let events = &report.events;
+        eprintln!(
+            "{} events, {} filtered, {} dead, {} cells, {} epochs, {} differing, {seconds:.2} seconds",
+            events.events,
+            events.filtered,
+            events.dead,
+            report.cells,
+            report.epochs,
+            report.differences()
+        );
         match left.is_empty() {
             true => Ok(()),
             false => Err(Failure::Failed(left.join("; "))),

@@ -99,9 +99,9 @@ impl LakeCells {
             ));
         }
         let mut changed = Vec::new();
-        for (path, file) in self.reading.faulty() {
-            let words = format!("{path} in the lake {}", file.fault);
-            match file.fault {
+        for (file, fault) in self.reading.faulty() {
+            let words = format!("{} in the lake {fault}", file.path);
+            match fault {
                 FileFault::Changed => changed.push(words),
                 FileFault::Gone | FileFault::Broken(_) => {
                     said.broken.push(words);

@@ -266,19 +266,22 @@ impl Manifest {
     }
 
     fn replace(&mut self, entry: &Entry, now_ms: i64) {
+        let mut gone = Vec::new();
         if let Ok(place) = self.open_place(entry.from_ms, entry.lane) {
-            let gone = self.open.remove(place).files.into_iter();
-            self.dropped.extend(gone.map(|old| Dropped { path: old.path, since_ms: now_ms }));
+            gone.extend(self.open.remove(place).files);
         }
         match self.place(entry.from_ms, entry.lane) {
             Err(place) => self.entries.insert(place, entry.clone()),
             Ok(place) => {
-                let old = std::mem::replace(&mut self.entries[place], entry.clone());
-                let alive = |old: &LakeFile| entry.files.iter().any(|new| new.path == old.path);
-                let gone = old.files.into_iter().filter(|old| !alive(old));
-                self.dropped.extend(gone.map(|old| Dropped { path: old.path, since_ms: now_ms }));
+                gone.extend(std::mem::replace(&mut self.entries[place], entry.clone()).files);
             }
         }
+        // A file has one entry; unless somebody has changed a manifest, and then no other entry may
+        // suffer for it.
+        let alive: BTreeSet<&str> = self.files().map(|file| file.path.as_str()).collect();
+        gone.retain(|old| !alive.contains(old.path.as_str()));
+        self.dropped
+            .extend(gone.into_iter().map(|old| Dropped { path: old.path, since_ms: now_ms }));
     }
 
     /// The next version, in which of what is in its folder also that is dropped which nobody lists,

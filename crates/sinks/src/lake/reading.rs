@@ -37,15 +37,21 @@ impl fmt::Display for FileFault {
     }
 }
 
-/// A listed file with something wrong, and what it should hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FaultyFile {
-    /// Start of its stretch.
+/// A file as an entry lists it: what is right for one entry may be wrong for another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedFile {
+    /// Path within the lake.
+    pub path: String,
+    /// Start of the entry's stretch.
     pub stretch_ms: i64,
     /// Its lane.
     pub lane: u32,
-    /// What is wrong.
-    pub fault: FileFault,
+}
+
+impl ListedFile {
+    fn new(entry: &Entry, path: &str) -> Self {
+        ListedFile { path: path.to_owned(), stretch_ms: entry.from_ms, lane: entry.lane }
+    }
 }
 
 /// Reads a generation's entries.
@@ -53,10 +59,10 @@ pub struct Reading {
     manifests: Manifests,
     secret: [u8; 16],
     /// Files that were read lately, the newest last: the cells of one are asked for several times.
-    kept: Vec<(String, Bytes)>,
+    kept: Vec<(ListedFile, Bytes)>,
     /// As long as they have no more bytes than these, or there is only one.
     kept_bytes: u64,
-    faulty: BTreeMap<String, FaultyFile>,
+    faulty: BTreeMap<ListedFile, FileFault>,
 }
 
 impl Reading {
@@ -165,7 +171,7 @@ impl Reading {
     ) -> Result<(), LakeError> {
         for LakeFile { path, .. } in &entry.files {
             if let Some(bytes) = self.file(entry, path)? {
-                let is_as_written = !self.faulty.contains_key(path);
+                let is_as_written = !self.faulty.contains_key(&ListedFile::new(entry, path));
                 let each = &mut |row| each(row, is_as_written);
                 parquet::read_wanted(bytes, path, wants, each)?;
             }
@@ -177,25 +183,29 @@ impl Reading {
     pub(super) fn as_written(&mut self, entry: &Entry) -> Result<Entry, LakeError> {
         let mut believed = Entry { files: Vec::new(), ..entry.clone() };
         for file in &entry.files {
-            if self.file(entry, &file.path)?.is_some() && !self.faulty.contains_key(&file.path) {
+            let is_there = self.file(entry, &file.path)?.is_some();
+            if is_there && !self.faulty.contains_key(&ListedFile::new(entry, &file.path)) {
                 believed.files.push(file.clone());
             }
         }
         Ok(believed)
     }
 
-    /// Files with which something is wrong, of those that were read, by their paths.
-    pub fn faulty(&self) -> &BTreeMap<String, FaultyFile> {
+    /// Files with which something is wrong, of those that were read.
+    pub fn faulty(&self) -> &BTreeMap<ListedFile, FileFault> {
         &self.faulty
     }
 
     /// The bytes of a file; `None` where nothing in it can be used.
     fn file(&mut self, entry: &Entry, path: &str) -> Result<Option<Bytes>, LakeError> {
-        let known = self.faulty.get(path).map(|file| &file.fault);
+        let known = self.faulty.get(&ListedFile::new(entry, path));
         if matches!(known, Some(FileFault::Gone | FileFault::Broken(_))) {
             return Ok(None);
         }
-        if let Some((_, bytes)) = self.kept.iter().find(|(kept, _)| kept == path) {
+        let is_read = |(kept, _): &&(ListedFile, Bytes)| {
+            kept.path == path && (kept.stretch_ms, kept.lane) == (entry.from_ms, entry.lane)
+        };
+        if let Some((_, bytes)) = self.kept.iter().find(is_read) {
             return Ok(Some(bytes.clone()));
         }
         let is_known = known.is_some();
@@ -210,21 +220,21 @@ impl Reading {
         if is_broken {
             return Ok(None);
         }
-        self.keep(path, &bytes);
+        self.keep(ListedFile::new(entry, path), &bytes);
         Ok(Some(bytes))
     }
 
-    fn keep(&mut self, path: &str, bytes: &Bytes) {
-        self.kept.push((path.to_owned(), bytes.clone()));
-        let size = |kept: &[(String, Bytes)]| kept.iter().map(|(_, b)| b.len() as u64).sum::<u64>();
+    fn keep(&mut self, file: ListedFile, bytes: &Bytes) {
+        self.kept.push((file, bytes.clone()));
+        let size =
+            |kept: &[(ListedFile, Bytes)]| kept.iter().map(|(_, b)| b.len() as u64).sum::<u64>();
         while self.kept.len() > 1 && size(&self.kept) > self.kept_bytes {
             self.kept.remove(0);
         }
     }
 
     fn note(&mut self, entry: &Entry, path: &str, fault: FileFault) {
-        let file = FaultyFile { stretch_ms: entry.from_ms, lane: entry.lane, fault };
-        self.faulty.insert(path.to_owned(), file);
+        self.faulty.insert(ListedFile::new(entry, path), fault);
     }
 
     /// Whoever has an entry may read its files for a while after it was replaced, and not for ever.
