@@ -1,14 +1,15 @@
 //! The proof of the two stores, slow: five million events arrive in a real Kafka while the service is
 //! killed ten times, the node of Cassandra twice, the broker once, and the object store is out of reach
 //! for a minute. In the end counts and members in the tables and in the lake are the oracle's, training
-//! examples have the labels of the definition, `verify` finds nothing, and then each of five planted
+//! examples have the labels of the definition, the archive of raw events has each record once, `verify`
+//! finds nothing (counting from the log, and from the archive alone), and then each of five planted
 //! corruptions.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 use marquee_e2e::cassandra::{Cql, make_tables, own_node, plant, store_section};
 use marquee_e2e::data::{Data, example};
-use marquee_e2e::duckdb::DuckDb;
+use marquee_e2e::duckdb::{DuckDb, literal};
 use marquee_e2e::kafka::{Arriving, Client, FAST_GROUP, Setup, own_broker};
 use marquee_e2e::program::{marquee, run};
 use marquee_e2e::service::Service;
@@ -68,7 +69,8 @@ impl Test {
         assert_ne!(job, reference);
         let more = format!(
             "[runtime]\nbatch_events = 5000\nbatch_interval = \"50ms\"\n\n[lake]\n\
-             interval = \"500ms\"\nexamples = true\nexamples_interval = \"5s\"\n{}",
+             interval = \"500ms\"\nexamples = true\nexamples_interval = \"5s\"\n\
+             deltas = \"20s\"\nevents = true\nevents_interval = \"20s\"\n{}",
             self.lake.0
         );
         self.setup.config_of("one", &job, FAST_GROUP, &more)
@@ -121,9 +123,30 @@ impl Test {
         places.map(|place| place[4].as_u64().unwrap()).sum()
     }
 
+    /// Waits until the archive has so many records, and looks that each is there once.
+    fn wait_until_kept(&self, service: &Service, records: u64) {
+        let status = || service.get("/v1/status")["archive"].clone();
+        let files = literal(&self.lake.1.join("events/**/*.parquet"));
+        let count = format!(
+            "select count(*), count(distinct (topic, lane, \"offset\"))
+             from read_parquet({files}, hive_partitioning = true)"
+        );
+        let start = Instant::now();
+        loop {
+            let found = &self.duckdb.rows(&[&count])[0];
+            assert_eq!(found[0], found[1], "a record is there twice");
+            if found[0] == records {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{found:?} of {records} records: {}", status());
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+
     /// What `verify` writes, a line each.
-    fn verify(&self, code: i32) -> Vec<Value> {
-        let finished = run(marquee(["verify", "-c"]).arg(self.config())).expect_code(code);
+    fn verify(&self, flags: &[&str], code: i32) -> Vec<Value> {
+        let verify = &mut marquee(["verify", "-c"]);
+        let finished = run(verify.arg(self.config()).args(flags)).expect_code(code);
         let lines = String::from_utf8(finished.stdout).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -203,6 +226,9 @@ fn five_million_events_arrive_while_everything_dies_and_tables_and_lake_are_exac
     };
     assert_eq!(differing, 0, "of {all} examples, {played} played\n{}", service.last_said());
     assert!(played > 10_000, "{played}");
+    test.wait_until_kept(&service, records);
+    let deltas = &service.get("/v1/status")["lake"]["delta_files"];
+    assert!(deltas.as_u64() > Some(0), "no delta was written: {deltas}");
     assert_eq!(service.terminate(), Some(0));
 
     let at = test.node.address();
@@ -214,9 +240,10 @@ fn five_million_events_arrive_while_everything_dies_and_tables_and_lake_are_exac
     let in_lake: Vec<_> =
         in_lake.map(|cell| marquee_e2e::cells::Cell { epoch_ms: 0, ..cell }).collect();
     marquee_e2e::cells::assert_same(&in_lake, &test.cql.cells(at, KEYSPACE));
-    assert_eq!(test.verify(0), Vec::<Value>::new(), "it finds nothing");
+    assert_eq!(test.verify(&[], 0), Vec::<Value>::new(), "it finds nothing");
+    assert_eq!(test.verify(&["--lake"], 0), Vec::<Value>::new(), "from the archive neither");
     let planted = plant(&test.cql, at, KEYSPACE);
-    let found = test.verify(1);
+    let found = test.verify(&[], 1);
     for (video, what) in planted {
         let is_found = found.iter().any(|line| line["video"] == video);
         assert!(is_found, "{what} in the cell of {video} is not among {found:?}");
