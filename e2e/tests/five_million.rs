@@ -70,7 +70,7 @@ impl Test {
         let more = format!(
             "[runtime]\nbatch_events = 5000\nbatch_interval = \"50ms\"\n\n[lake]\n\
              interval = \"500ms\"\nexamples = true\nexamples_interval = \"5s\"\n\
-             deltas = \"20s\"\nevents = true\nevents_interval = \"20s\"\n{}",
+             deltas = \"20s\"\nevents = true\n{}",
             self.lake.0
         );
         self.setup.config_of("one", &job, FAST_GROUP, &more)

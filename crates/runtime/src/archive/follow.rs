@@ -19,6 +19,9 @@ const TURN: Limit = Limit { before: u64::MAX, records: 4096, bytes: 4 << 20 };
 /// What a record takes in a file, until one was made.
 const RECORD_BYTES: u64 = 60;
 
+/// Files of one lane that are made before the others have their turn.
+const FILES_AT_ONCE: usize = 4;
+
 const HOUR_MS: i64 = 3_600_000;
 
 /// When files are ended.
@@ -102,7 +105,7 @@ impl Follower {
         self.reached.map_or(0, |reached| self.committed.0.saturating_sub(reached.end.to))
     }
 
-    /// Makes all files that are due.
+    /// Makes files that are due, a few at a time, and says whether there may be more of them.
     pub(super) fn step(
         &mut self,
         archive: &EventsArchive,
@@ -110,24 +113,27 @@ impl Follower {
         committed: u64,
         (sizes, now_ms): (Sizes, i64),
         status: &mut ArchiveStatus,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<bool, ArchiveError> {
         if committed > self.committed.0 || self.committed.1 == i64::MIN {
             self.committed = (committed, now_ms);
         }
-        while let Some(reached) = self.next(archive, replay, sizes, status)? {
+        for _ in 0..FILES_AT_ONCE {
+            let Some(reached) = self.next(archive, replay, sizes, status)? else {
+                return Ok(false);
+            };
             let pending = committed.saturating_sub(reached.end.to);
             if pending == 0 || !self.is_due(replay, reached.end.to, (sizes, now_ms))? {
-                return Ok(());
+                return Ok(false);
             }
             match self.build(archive, replay, reached, (sizes, now_ms), status)? {
                 Built::Put => {}
                 Built::NotDue => {
                     self.tried = committed;
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where the next file begins; `None` where it is not known yet, or nothing is committed there.

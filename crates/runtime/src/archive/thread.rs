@@ -146,12 +146,12 @@ impl Work {
             let done = self.tick(open);
             self.status.waiting = self.followers.iter().map(Follower::waiting).sum();
             let sleep_for = match done {
-                Ok(()) => {
+                Ok(is_more) => {
                     if std::mem::take(&mut has_failed) {
                         tracing::info!("the archive of events is written again");
                     }
                     pause = FIRST_PAUSE;
-                    self.settings.interval
+                    if is_more { Duration::ZERO } else { self.settings.interval }
                 }
                 Err(error) if error.is_stop() => return Ok(()),
                 // A lane that met it would end, too.
@@ -179,8 +179,9 @@ impl Work {
         Ok(())
     }
 
-    /// Looks at all lanes once. A lane that fails keeps no other one.
-    fn tick(&mut self, open: &OpenLog) -> Result<(), ArchiveError> {
+    /// Looks at all lanes once, and says whether there is more to do at once. A lane that fails keeps
+    /// no other one.
+    fn tick(&mut self, open: &OpenLog) -> Result<bool, ArchiveError> {
         let log = match &mut self.log {
             Some(log) => log,
             closed => closed.insert(open().map_err(ArchiveError::Closed)?),
@@ -193,20 +194,20 @@ impl Work {
             silence_ms: (settings.interval * SILENT_LOOKS).min(SILENCE).as_millis() as i64,
             call: CALL,
         };
-        let mut failed = None;
+        let (mut failed, mut is_more) = (None, false);
         for follower in &mut self.followers {
             if self.stop.is_set() {
-                return Ok(());
+                return Ok(false);
             }
             let state = self.store.lane_state(follower.of.lane)?.unwrap_or_default();
             let committed = state.next_offsets.get(follower.topic).copied().unwrap_or(0);
             let how = (sizes, now_ms);
             match follower.step(&self.archive, replay, committed, how, &mut self.status) {
                 Err(error) if !error.is_stop() => failed = failed.or(Some(error)),
-                done => done?,
+                done => is_more |= done?,
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(is_more), Err)
     }
 
     fn sleep(&self, time: Duration) {
