@@ -305,6 +305,23 @@ fn commands_read_and_write_the_store_and_refuse_what_does_not_fit() {
         assert_eq!(!marquee_e2e::cells::of_csv(&csv.stdout).is_empty(), is_kept, "{keyspace}");
     }
 
+    // Members that are kept in the lake go from the store by themselves; counts stay.
+    let keys = store_section(node.address(), "for_a_while");
+    setup.store_keys = format!("{keys}\nmembers = \"lake\"");
+    let lake = "[lake]\nurl = \"file:members-lake\"\n";
+    let config = embedded_log(&setup, "for_a_while", &format!("{reference}\n{lake}"));
+    make_tables(&config);
+    let mut backfill = marquee(["backfill", "-c"]);
+    backfill.arg(&config).arg("--impressions").arg(&data.impressions);
+    succeed(backfill.arg("--plays").arg(&data.plays));
+    let ttl_of = |what: &str| cql.run(node.address(), &format!("SELECT {what}"));
+    let members = ttl_of("TTL(ids) FROM for_a_while.members");
+    let two_days = 2 * 24 * 3600;
+    let is_brief = |row: &Value| (1..=two_days + 3600).contains(&row[0].as_i64().unwrap_or(0));
+    assert!(!members.is_empty() && members.iter().all(is_brief), "{members:?}");
+    let counts = ttl_of("TTL(impressions) FROM for_a_while.counts");
+    assert!(!counts.is_empty() && counts.iter().all(|row| row[0].is_null()), "counts stay");
+
     // A row as everybody reads it: the timestamp is the start of the epoch and the count.
     let row = "SELECT epoch_start, impressions, WRITETIME(impressions) FROM marquee_test.counts";
     for row in cql.run(node.address(), row) {

@@ -419,6 +419,7 @@ impl SharedStore {
             name: "simulated".to_owned(),
             buckets: 2,
             keeps_members: true,
+            members_retention_ms: None,
             retention_ms: None,
             clock: || 0,
             first_part,

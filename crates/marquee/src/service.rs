@@ -272,6 +272,8 @@ pub fn sealer_settings(config: &Config) -> Option<SealerSettings> {
             span_ms: lake.file_span_ms,
             memory_bytes: wiring::sealer_bytes(config),
             deltas_ms: (lake.deltas_ms > 0).then_some(lake.deltas_ms),
+            members: config.store.members.in_lake(),
+            forget_after_ms: config.store.members_go_after_ms(),
             ..SealingSettings::default()
         },
         letters: lake.letters.then(|| config.store.path.clone()),

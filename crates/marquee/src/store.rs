@@ -91,7 +91,12 @@ fn open_embedded(config: &Config, plan: &Plan) -> Result<EmbeddedStore, Failure>
     let memory = StoreMemory::of_process(config.runtime.memory_bytes);
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
-        match EmbeddedStore::open(&config.store.path, &identity, config.store.members, memory) {
+        match EmbeddedStore::open(
+            &config.store.path,
+            &identity,
+            config.store.members.in_store(),
+            memory,
+        ) {
             Err(SinkError::Locked { .. }) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -139,7 +144,7 @@ pub fn look(config: &Config, plan: &Plan) -> Result<Look, Failure> {
     let identity = identity_to_look(config, plan);
     match config.store.kind {
         StoreKind::Embedded => {
-            let (path, members) = (&config.store.path, config.store.members);
+            let (path, members) = (&config.store.path, config.store.members.in_store());
             match EmbeddedStore::open_existing(path, &identity, members) {
                 Ok(store) => Ok(Look::Open(Arc::new(store))),
                 // Its address is only believed then, since a service that was killed leaves it.
@@ -233,7 +238,8 @@ fn options(config: &Config) -> StoreOptions {
     StoreOptions {
         name: name(config),
         buckets: config.store.cassandra.buckets,
-        keeps_members: config.store.members,
+        keeps_members: config.store.members.in_store(),
+        members_retention_ms: config.store.members_go_after_ms(),
         retention_ms: config.store.retention_ms,
         clock: wiring::now_ms,
         first_part: wiring::random_words()[0] as i32,

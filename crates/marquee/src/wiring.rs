@@ -68,6 +68,12 @@ pub fn state_bytes(config: &Config) -> u64 {
     memory.saturating_sub(REST + fetched + lake).max(memory / 4)
 }
 
+/// Members of epochs that ended before this time may have gone from the store, milliseconds since 1970
+/// UTC; `None`: none have.
+pub fn forgotten_before_ms(config: &Config) -> Option<i64> {
+    config.store.members_go_after_ms().map(|after_ms| now_ms() - after_ms)
+}
+
 /// How much of `[runtime] memory` the members may take that are on their way into the lake, bytes.
 pub fn sealer_bytes(config: &Config) -> u64 {
     (config.runtime.memory_bytes / 16).clamp(4 << 20, 256 << 20)

@@ -43,6 +43,9 @@ pub struct Verify<'a> {
     pub store: &'a dyn Store,
     /// Whether it keeps members, or counts only.
     pub keeps_members: bool,
+    /// Members of epochs that ended before this time are not in the store any more: their counts are
+    /// compared, and nothing is added. `None`: it keeps them all.
+    pub forgotten_before_ms: Option<i64>,
     /// The lake, if it is to be compared, too.
     pub lake: Option<LakeCells>,
     /// Cells of epochs that start at or after this time, milliseconds.
@@ -77,7 +80,7 @@ pub enum VerifyError {
     Lake(#[from] LakeError),
     /// Members cannot be added where none are kept.
     #[error(
-        "the store keeps counts only ([store] members = false): nothing can be added to sets that \
+        "the store keeps counts only ([store] members = \"off\"): nothing can be added to sets that \
          are not there. Compare without --repair"
     )]
     NoMembers,
@@ -224,7 +227,11 @@ impl Verify<'_> {
         let longest_ms = self.plan.settings.longest_ms();
         let repairing = |run| Repairing::new(self.store, run, source, range_ms.clone(), longest_ms);
         let mut comparing = Comparing {
-            store: StorePlace { store: self.store, keeps_members: self.keeps_members },
+            store: StorePlace {
+                store: self.store,
+                keeps_members: self.keeps_members,
+                forgotten_before_ms: self.forgotten_before_ms,
+            },
             lake: self.lake.take(),
             whole: &whole,
             lanes: self.plan.lanes,

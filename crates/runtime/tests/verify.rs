@@ -328,6 +328,7 @@ fn verify_with(
         plan,
         store,
         keeps_members: true,
+        forgotten_before_ms: None,
         lake,
         from_ms: range.0,
         to_ms: range.1,

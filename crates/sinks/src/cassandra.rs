@@ -73,6 +73,9 @@ pub struct StoreOptions {
     pub keeps_members: bool,
     /// How long a cell is kept after the end of its epoch, milliseconds; `None`: for ever.
     pub retention_ms: Option<i64>,
+    /// How long the members of a cell are kept after the end of its epoch, and after they were written,
+    /// milliseconds; `None`: as long as the cell.
+    pub members_retention_ms: Option<i64>,
     /// The time of this machine, milliseconds since 1970 UTC: for the retention.
     pub clock: fn() -> i64,
     /// Where this process begins to number parts of members: random, so that it mostly begins new ones.

@@ -340,6 +340,10 @@ impl Store for EmbeddedStore {
         self.stored_epochs(from_ms, to_ms)
     }
 
+    fn forget_members(&self, from_ms: i64, to_ms: i64) -> Result<(), SinkError> {
+        self.remove_members(from_ms, to_ms)
+    }
+
     fn counts_between(
         &self,
         lane: Option<u32>,

@@ -186,6 +186,13 @@ pub trait Store: Sink {
         Ok(sealed_before)
     }
 
+    /// Lets the members go of all epochs that start from a time on and before another, for good; their
+    /// counts stay. For who knows that they are kept elsewhere. A store whose members have a time to
+    /// live does nothing.
+    fn forget_members(&self, _from_ms: i64, _to_ms: i64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// What is the matter with it, while something is that it waits for.
     fn trouble(&self) -> Option<String> {
         None

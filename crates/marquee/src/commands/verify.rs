@@ -121,7 +121,8 @@ impl Arguments {
         let verify = Verify {
             plan,
             store,
-            keeps_members: config.store.members,
+            keeps_members: config.store.members.in_store(),
+            forgotten_before_ms: wiring::forgotten_before_ms(config),
             lake,
             from_ms: self.from,
             to_ms: self.to,
@@ -163,7 +164,7 @@ impl Arguments {
             let words = "--from must be before --to: no epoch starts in between";
             return Err(Failure::Usage(words.to_owned()));
         }
-        if self.repair && !config.store.members {
+        if self.repair && !config.store.members.in_store() {
             return Err(Failure::Usage(VerifyError::NoMembers.to_string()));
         }
         let stdin = [&self.impressions, &self.plays].into_iter().flatten();

@@ -1,8 +1,9 @@
 //! The checks that take more than one key.
 
+use super::defaults::names;
 use super::value::identifiers;
 use super::walk::shown;
-use super::{Config, EpochOfPlay, Fault, LakePlace, LogKind};
+use super::{Config, EpochOfPlay, Fault, LakePlace, LogKind, Members};
 use marquee_model::format_duration_ms;
 
 /// An event counts in at most this many cells.
@@ -173,7 +174,38 @@ fn lake(config: &Config) -> Vec<Fault> {
         let fault = config.fault("lake.events", "true", "false, or a lake", "");
         faults.push(fault.with_hint(hint));
     }
+    faults.extend(members(config));
     faults
+}
+
+/// Members that are in the lake alone must come to it, and stay in the store until repairs are done.
+fn members(config: &Config) -> Vec<Fault> {
+    let (store, members) = (&config.store, config.store.members);
+    if config.lake.place.is_none() && matches!(members, Members::Lake | Members::Both) {
+        let name = names::name_of(names::MEMBERS, &members);
+        let hint = "without [lake] url there is no lake to keep them in";
+        let fault =
+            config.fault("store.members", &shown(name), "\"store\" or \"off\"", "\"store\"");
+        return vec![fault.with_hint(hint)];
+    }
+    if members != Members::Lake {
+        return Vec::new();
+    }
+    let horizon_ms = match config.repair.interval_ms {
+        0 => 0,
+        _ => config.repair.horizon_ms,
+    };
+    let least_ms = horizon_ms.max(config.lake.file_span_ms.max(config.aggregate.longest_ms()));
+    if store.members_retention_ms >= least_ms {
+        return Vec::new();
+    }
+    let found = shown(&format_duration_ms(store.members_retention_ms));
+    let least = format_duration_ms(least_ms);
+    let expected =
+        format!("at least {least} ([repair] horizon, and a stretch of [lake] file_span)");
+    let hint = "what the store has let go neither repairs nor the lake can have of it";
+    let example = format!("\"{}\"", format_duration_ms(least_ms.max(48 * 3_600_000)));
+    vec![config.fault("store.members_retention", &found, &expected, &example).with_hint(hint)]
 }
 
 /// Topics of the embedded log are folders beside the log's own files.

@@ -5,8 +5,8 @@
 use super::value::Properties;
 use super::{
     Aggregate, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay, Expression, Http,
-    Idle, Join, JoinedImpressions, Lake, Log, LogKind, Match, Partitioner, Repair, Runtime,
-    Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
+    Idle, Join, JoinedImpressions, Lake, Log, LogKind, Match, Members, Partitioner, Repair,
+    Runtime, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -81,7 +81,8 @@ impl Default for Store {
         Store {
             kind: StoreKind::Embedded,
             path: PathBuf::from("data/store"),
-            members: true,
+            members: Members::All,
+            members_retention_ms: 48 * HOUR_MS,
             retention_ms: None,
             cassandra: Cassandra::default(),
         }
@@ -184,6 +185,12 @@ pub(super) mod names {
     pub(crate) const IDLE: &[(&str, ())] = &[("hold", ())];
     pub(crate) const STORE_KIND: &[(&str, StoreKind)] =
         &[("embedded", StoreKind::Embedded), ("cassandra", StoreKind::Cassandra)];
+    pub(crate) const MEMBERS: &[(&str, Members)] = &[
+        ("store", Members::Store),
+        ("lake", Members::Lake),
+        ("both", Members::Both),
+        ("off", Members::Off),
+    ];
     pub(crate) const CONSISTENCY: &[(&str, Consistency)] = &[
         ("local_quorum", Consistency::LocalQuorum),
         ("quorum", Consistency::Quorum),

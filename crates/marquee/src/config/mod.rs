@@ -37,7 +37,7 @@ mod tests;
 pub use fault::Fault;
 pub use sections::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay,
-    Expression, Http, Idle, Join, JoinedImpressions, Lake, LakePlace, Log, LogKind, Match,
+    Expression, Http, Idle, Join, JoinedImpressions, Lake, LakePlace, Log, LogKind, Match, Members,
     Partitioner, Repair, Runtime, S3Place, Secret, Snapshots, Store, StoreKind, Stream, TimeUnit,
     Transform,
 };

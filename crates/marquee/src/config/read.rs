@@ -11,7 +11,7 @@ use super::value::{
 use super::walk::{Item, Section};
 use super::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Config, Expression, Http, Idle,
-    Join, Log, Origin, Repair, Runtime, Secret, Snapshots, Store, Stream, Transform,
+    Join, Log, Members, Origin, Repair, Runtime, Secret, Snapshots, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
 use marquee_sources::json::OfRecord;
@@ -315,11 +315,20 @@ fn epochs(item: Item<'_>) -> Option<Vec<i64>> {
 
 fn store(section: &Section<'_>, base_dir: &Path) -> Store {
     let default = Store::default();
-    let members = section.item("members").and_then(|item| item.boolean(true));
+    let members = section.item("members").and_then(|item| match item.as_bool() {
+        Some(true) => Some(Members::All),
+        Some(false) => Some(Members::Off),
+        None => item.choice(names::MEMBERS),
+    });
     Store {
         kind: section.choice("kind", default.kind, names::STORE_KIND),
         path: folder(section, "path", base_dir, default.path),
         members: members.unwrap_or(default.members),
+        members_retention_ms: section.duration(
+            "members_retention",
+            default.members_retention_ms,
+            HOUR_MS..=MAX_EVENT_TIME_MS,
+        ),
         retention_ms: section
             .item("retention")
             .filter(|item| item.as_text() != Some(""))

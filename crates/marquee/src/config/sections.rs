@@ -226,6 +226,14 @@ impl Aggregate {
     }
 }
 
+impl Store {
+    /// How long the store keeps members after the end of their epoch, milliseconds; `None`: as long as
+    /// their cells.
+    pub fn members_go_after_ms(&self) -> Option<i64> {
+        (self.members == Members::Lake).then_some(self.members_retention_ms)
+    }
+}
+
 /// `[store]`: where counts and members are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -234,12 +242,41 @@ pub struct Store {
     /// The folder: of the store, or with Cassandra of what each process keeps for itself (letters,
     /// snapshots, state that does not fit into memory).
     pub path: PathBuf,
-    /// Whether the members are kept beside the counts.
-    pub members: bool,
+    /// Where the members are kept beside the counts.
+    pub members: Members,
+    /// With [`Members::Lake`] how long the store keeps them after the end of their epoch, milliseconds.
+    pub members_retention_ms: i64,
     /// How long a cell is kept after the end of its epoch, milliseconds; `None`: for ever.
     pub retention_ms: Option<i64>,
     /// Where Cassandra is; these keys are checked and ignored with the embedded store.
     pub cassandra: Cassandra,
+}
+
+/// Where the sets of request ids are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// In the store, and in the lake if there is one.
+    All,
+    /// In the store; the lake has counts only.
+    Store,
+    /// In the lake; the store has them for a while, until they are there and repairs are done.
+    Lake,
+    /// In the store and in the lake.
+    Both,
+    /// Nowhere: counts only.
+    Off,
+}
+
+impl Members {
+    /// Whether the store keeps them, at least for a while.
+    pub fn in_store(self) -> bool {
+        self != Members::Off
+    }
+
+    /// Whether they are written into the lake, where there is one.
+    pub fn in_lake(self) -> bool {
+        !matches!(self, Members::Store | Members::Off)
+    }
 }
 
 /// Which store.

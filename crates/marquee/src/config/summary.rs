@@ -3,8 +3,8 @@
 use super::defaults::names::{self, name_of};
 use super::value::{format_path, format_size};
 use super::{
-    Cassandra, Config, EpochOfPlay, Expression, Idle, JoinedImpressions, LogKind, Match, StoreKind,
-    Stream,
+    Cassandra, Config, EpochOfPlay, Expression, Idle, JoinedImpressions, LogKind, Match, Members,
+    StoreKind, Stream,
 };
 use marquee_model::format_duration_ms;
 
@@ -140,7 +140,14 @@ impl Config {
             Some(ms) => format!("for {}", format_duration_ms(ms)),
             None => "for ever".into(),
         };
-        let what = if store.members { "counts and members" } else { "counts only" };
+        let what = match store.members {
+            Members::All | Members::Store | Members::Both => "counts and members".to_owned(),
+            Members::Lake => {
+                let ms = store.members_retention_ms;
+                format!("counts, and members for {},", format_duration_ms(ms))
+            }
+            Members::Off => "counts only".to_owned(),
+        };
         let folder = store.path.display();
         if store.kind == StoreKind::Embedded {
             let mut lines = vec![format!("{what} in {folder}, kept {kept}")];

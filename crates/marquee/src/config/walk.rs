@@ -274,6 +274,11 @@ impl<'w> Item<'w> {
     }
 
     /// True or false.
+    /// Its value, if it is true or false.
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
     pub(super) fn boolean(&self, example: bool) -> Option<bool> {
         let example = example.to_string();
         self.value.as_bool().or_else(|| self.refuse("true or false", &example, None))

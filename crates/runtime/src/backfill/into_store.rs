@@ -49,7 +49,7 @@ pub enum IntoStoreError {
     /// be made with.
     #[error(
         "the store already counts video {video:?} at {epoch} without keeping all members ([store] \
-         members = false, now or then), so nothing can be added exactly. Write to a file with \
+         members, now or then, or they have gone by members_retention), so nothing can be added exactly. Write to a file with \
          --out, or into an empty store. Nothing was written"
     )]
     NoMembers {

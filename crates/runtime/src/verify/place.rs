@@ -53,6 +53,8 @@ pub trait Place {
 pub(super) struct StorePlace<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) keeps_members: bool,
+    /// Members of epochs that ended before this time are not there any more.
+    pub(super) forgotten_before_ms: Option<i64>,
 }
 
 impl Place for StorePlace<'_> {
@@ -91,9 +93,13 @@ impl Place for StorePlace<'_> {
         if !self.keeps_members {
             return Ok(None);
         }
-        let members = self.store.members_of_cells(lane, cells)?;
+        let before_ms = self.forgotten_before_ms.unwrap_or(i64::MIN);
+        let is_gone = |cell: &&CellKey| cell.epoch_start_ms + cell.epoch_ms <= before_ms;
+        let (gone, there): (Vec<&CellKey>, Vec<&CellKey>) = cells.iter().partition(|c| is_gone(c));
+        let members = self.store.members_of_cells(lane, &there)?;
         let kept =
             members.into_iter().map(|(cell, sets)| (cell, Kept { sets: Some(sets), goes: false }));
-        Ok(Some(kept.collect()))
+        let gone = gone.into_iter().map(|cell| (cell.clone(), Kept { sets: None, goes: false }));
+        Ok(Some(kept.chain(gone).collect()))
     }
 }

@@ -18,6 +18,9 @@ use std::sync::atomic::Ordering;
 /// Bytes of one value of members, about: what a cluster takes in one piece without effort.
 const VALUE_BYTES: usize = 512 << 10;
 
+/// The longest time to live that Cassandra takes: 20 years.
+const MOST_TTL_SECONDS: i64 = 20 * 365 * 24 * 3600;
+
 /// How long a cell outlives its retention, so that clocks that differ do not matter.
 const MARGIN_MS: i64 = 3_600_000;
 
@@ -68,6 +71,16 @@ struct Added<'f> {
     has: &'f dyn Fn(usize, Side) -> bool,
     /// Appends the chunk of one side.
     write_chunk: &'f dyn Fn(usize, Side, &mut Vec<u8>),
+}
+
+/// What values of members have in common.
+#[derive(Clone, Copy)]
+struct OfValues {
+    position: u64,
+    ttl_seconds: i32,
+    /// Of what says that there is such a part: what comes later into the part lives longer, and must
+    /// be found.
+    part_ttl_seconds: i32,
 }
 
 impl CassandraStore {
@@ -128,14 +141,24 @@ impl CassandraStore {
 
     /// For how many seconds a cell is kept from now on, 0 for ever; `None` where its time is over.
     fn ttl_seconds(&self, row: &RowKey<'_>) -> Option<i32> {
-        /// What Cassandra takes at most: 20 years.
-        const MOST: i64 = 20 * 365 * 24 * 3600;
         let Some(retention_ms) = self.shared.options.retention_ms else { return Some(0) };
         let now_ms = (self.shared.options.clock)();
         let end_ms = row.epoch_start_ms.saturating_add(row.epoch_ms);
         let left_ms = end_ms.saturating_add(retention_ms).saturating_add(MARGIN_MS) - now_ms;
         let seconds = left_ms.div_euclid(1000);
-        (seconds > 0).then_some(seconds.min(MOST) as i32)
+        (seconds > 0).then_some(seconds.min(MOST_TTL_SECONDS) as i32)
+    }
+
+    /// The same of members: they may go earlier than their cell. What is written long after the end of
+    /// its epoch stays as long as if the epoch ended now, so that the lake gets it.
+    fn members_ttl_seconds(&self, row: &RowKey<'_>, of_cell: i32) -> i32 {
+        let options = &self.shared.options;
+        let Some(retention_ms) = options.members_retention_ms else { return of_cell };
+        let now_ms = (options.clock)();
+        let end_ms = row.epoch_start_ms.saturating_add(row.epoch_ms);
+        let left_ms = (end_ms - now_ms).max(0).saturating_add(retention_ms + MARGIN_MS);
+        let seconds = (left_ms / 1000).min(MOST_TTL_SECONDS) as i32;
+        if of_cell == 0 { seconds } else { seconds.min(of_cell) }
     }
 
     /// Adds what a lane writes of some cells. `position` names what the batch covers.
@@ -158,7 +181,12 @@ impl CassandraStore {
             self.gather_place(&key, ttl_seconds, to);
             gather_counts(&key, &row, ttl_seconds, added, to);
             if self.shared.options.keeps_members {
-                self.gather_members(&key, &row, (position, ttl_seconds), added, to)?;
+                let of = OfValues {
+                    position,
+                    ttl_seconds: self.members_ttl_seconds(&key, ttl_seconds),
+                    part_ttl_seconds: ttl_seconds,
+                };
+                self.gather_members(&key, &row, of, added, to)?;
             }
         }
         Ok(())
@@ -183,7 +211,7 @@ impl CassandraStore {
         &self,
         key: &RowKey<'c>,
         row: &[&CellWrite<'c>],
-        (position, ttl_seconds): (u64, i32),
+        of: OfValues,
         added: &Added<'_>,
         to: &mut Gathered<'c>,
     ) -> Result<(), SinkError> {
@@ -199,7 +227,7 @@ impl CassandraStore {
                 continue;
             }
             if to.bytes.len() > start && to.bytes.len() - start + len > VALUE_BYTES {
-                self.gather_value(key, (position, ttl_seconds), start, to);
+                self.gather_value(key, of, start, to);
                 start = to.bytes.len();
             }
             if len <= VALUE_BYTES {
@@ -213,13 +241,13 @@ impl CassandraStore {
                     let mut both: [&[u8]; 2] = [&[], &[]];
                     both[side] = &piece;
                     layout::write_members(&mut to.bytes, cell.video, both);
-                    self.gather_value(key, (position, ttl_seconds), start, to);
+                    self.gather_value(key, of, start, to);
                     start = to.bytes.len();
                 }
             }
         }
         if to.bytes.len() > start {
-            self.gather_value(key, (position, ttl_seconds), start, to);
+            self.gather_value(key, of, start, to);
         }
         Ok(())
     }
@@ -228,16 +256,17 @@ impl CassandraStore {
     fn gather_value<'c>(
         &self,
         key: &RowKey<'c>,
-        (position, ttl_seconds): (u64, i32),
+        of: OfValues,
         start: usize,
         to: &mut Gathered<'c>,
     ) {
+        let OfValues { position, ttl_seconds, part_ttl_seconds } = of;
         let (at, lane) = (partition(key), key.lane);
         let bytes = start..to.bytes.len();
         let name = value_name(position, &to.bytes[bytes.clone()]);
         let (part, is_told) = self.shared.known.part(lane, &at, bytes.len());
         if !is_told {
-            to.parts.push((lane, at.clone(), part, ttl_seconds));
+            to.parts.push((lane, at.clone(), part, part_ttl_seconds));
         }
         to.values.push(Value { at, lane, part, name, bytes, ttl_seconds });
     }

@@ -5,7 +5,7 @@ use super::rows::{self, LaneRows};
 use super::{EmbeddedStore, failed, keys, state_json};
 use crate::layout::{self, CellWrite, by_rows};
 use crate::{LaneState, SinkError};
-use fjall::PersistMode;
+use fjall::{PersistMode, Readable};
 use marquee_model::Side;
 
 /// One write of all lanes of an owner, all or nothing.
@@ -121,5 +121,34 @@ impl<'s> Writing<'s> {
             self.store.recent.give_back(lane, rows);
         }
         Ok(())
+    }
+}
+
+/// Values that are removed at once.
+const REMOVED: usize = 4096;
+
+impl EmbeddedStore {
+    /// See [`crate::Store::forget_members`]. A crash may bring some of them back: they are removed when
+    /// this is called again.
+    pub(super) fn remove_members(&self, from_ms: i64, to_ms: i64) -> Result<(), SinkError> {
+        for &epoch_ms in self.generation.epochs_ms() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
+            let (from, to) = (start(from_ms), start(to_ms));
+            while from < to && self.remove_some(&from, &to)? {}
+        }
+        Ok(())
+    }
+
+    /// `false`: there are none.
+    fn remove_some(&self, from: &[u8], to: &[u8]) -> Result<bool, SinkError> {
+        let snapshot = self.db.snapshot();
+        let mut batch = self.db.batch();
+        let mut is_any = false;
+        for item in snapshot.range(&self.members, from..to).take(REMOVED) {
+            batch.remove(&self.members, item.key().map_err(|e| failed(&self.path, &e))?);
+            is_any = true;
+        }
+        batch.commit().map_err(|e| failed(&self.path, &e))?;
+        Ok(is_any)
     }
 }

@@ -271,7 +271,13 @@ impl Delta<'_> {
     }
 
     fn rows(&self, range: &[Changed], since: Option<u64>) -> Result<Vec<Row>, LakeError> {
-        let Writing { store, lane, stop, .. } = *self.writing;
+        let Writing { store, lane, stop, settings, .. } = *self.writing;
+        if !settings.members {
+            let row = |Changed { key, stand, .. }: &Changed| {
+                Row::of_counts(key.clone(), stand.counts, stand.complete)
+            };
+            return Ok(range.iter().map(row).collect());
+        }
         let mut sets = BTreeMap::new();
         let place = |key: &CellKey| range.binary_search_by(|cell| cell.key.cmp(key));
         let wants = |key: &CellKey| !stop.is_set() && place(key).is_ok();

@@ -136,6 +136,7 @@ impl ExamplesTable {
             impressions: 0,
             plays: 0,
             incomplete_rows: 0,
+            lists: false,
             fingerprint: String::new(),
             read_to: Vec::new(),
             files: Vec::new(),

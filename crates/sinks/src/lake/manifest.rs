@@ -60,6 +60,9 @@ pub struct Entry {
     pub plays: u64,
     /// Rows that may lack members.
     pub incomplete_rows: u64,
+    /// Whether every row has both lists of requests. (Builds before this field did not say so.)
+    #[serde(default)]
+    pub lists: bool,
     /// What the counts of the store were when it was written: the same as long as they are.
     pub fingerprint: String,
     /// Of examples: for each topic the offset before which every event was looked at.
@@ -324,6 +327,7 @@ mod tests {
             impressions,
             plays: 0,
             incomplete_rows: 0,
+            lists: true,
             fingerprint: format!("{impressions:016x}"),
             read_to: Vec::new(),
             files: vec![file],

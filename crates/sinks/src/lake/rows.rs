@@ -30,6 +30,11 @@ impl Row {
         Row { key, counts, requests: sets.map(Some), complete }
     }
 
+    /// What the store has counted of a cell, without its sets.
+    pub(super) fn of_counts(key: CellKey, counts: CellCounts, complete: bool) -> Self {
+        Row { key, counts, requests: [None, None], complete }
+    }
+
     /// Adds what another reading of the same cell has found: sets only grow, so the union of two is
     /// what was emitted until now. To be settled.
     pub(super) fn add(&mut self, other: Row) {

@@ -45,6 +45,11 @@ pub struct SealingSettings {
     pub look_again: Duration,
     /// How often a delta is written of what is open, milliseconds; `None`: never.
     pub deltas_ms: Option<i64>,
+    /// Whether the lists of requests are written, or counts only.
+    pub members: bool,
+    /// How long after its end the store keeps the members of a stretch that is in the lake,
+    /// milliseconds; `None`: the store decides for itself.
+    pub forget_after_ms: Option<i64>,
     /// When things are taken away.
     pub ages: Ages,
 }
@@ -57,6 +62,8 @@ impl Default for SealingSettings {
             memory_bytes: 64 << 20,
             look_again: Duration::from_millis(50),
             deltas_ms: None,
+            members: true,
+            forget_after_ms: None,
             ages: Ages::default(),
         }
     }
@@ -355,6 +362,8 @@ impl Sealing {
         while let Some(stretch) = self.again.pop() {
             if !self.differing(layout, stretch, gaps, false)?.is_empty() {
                 self.waiting.insert(stretch);
+            } else if self.may_be_forgotten(layout, stretch, now_ms) {
+                self.store.forget_members(stretch, stretch + layout.stretch_ms)?;
             }
             self.sweep(&day_of(stretch), now_ms)?;
             if Instant::now() >= until {
@@ -362,6 +371,16 @@ impl Sealing {
             }
         }
         Ok(())
+    }
+
+    /// Whether the store may let the members of a stretch go: its time there is over, and the lake has
+    /// all of them, of all lanes.
+    fn may_be_forgotten(&self, layout: &Layout, stretch: i64, now_ms: i64) -> bool {
+        let Some(after_ms) = self.settings.forget_after_ms else { return false };
+        let is_over = stretch + layout.stretch_ms + after_ms <= now_ms;
+        let Some((manifest, _)) = self.known.get(&day_of(stretch)) else { return false };
+        let has_lists = |lane| manifest.entry(stretch, lane).is_some_and(|entry| entry.lists);
+        is_over && (0..layout.lanes).all(has_lists)
     }
 
     /// Takes away what is not alive of a day, once in a while.

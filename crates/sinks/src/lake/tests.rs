@@ -33,6 +33,8 @@ fn settings() -> SealingSettings {
         memory_bytes: 1000,
         look_again: Duration::ZERO,
         deltas_ms: None,
+        members: true,
+        forget_after_ms: None,
         ages: NO_MERCY,
     }
 }

@@ -74,6 +74,9 @@ impl Writing<'_> {
             self.add_rows_of_lake(&of_lake, (after, up_to), &mut rows)?;
             for mut row in rows.into_values() {
                 row.settle();
+                if !self.settings.members {
+                    row.requests = [None, None];
+                }
                 output.add(row)?;
             }
             after = match up_to {
@@ -81,7 +84,7 @@ impl Writing<'_> {
                 _ => Bound::Unbounded,
             };
         }
-        let Written { rows, sums, incomplete_rows, files } = output.finish()?;
+        let Written { rows, sums, incomplete_rows, lists, files } = output.finish()?;
         Ok(Entry {
             lane: self.lane,
             from_ms,
@@ -90,6 +93,7 @@ impl Writing<'_> {
             impressions: sums.impressions,
             plays: sums.plays,
             incomplete_rows,
+            lists,
             fingerprint: print.text(),
             read_to: Vec::new(),
             files,
@@ -124,6 +128,13 @@ impl Writing<'_> {
             return Ok(BTreeMap::new());
         };
         let mut sets = BTreeMap::new();
+        if !self.settings.members {
+            let row = |(key, counts): &(CellKey, CellCounts)| {
+                let complete = is_complete(self.gaps, key);
+                (key.clone(), Row::of_counts(key.clone(), *counts, complete))
+            };
+            return Ok(cells.iter().map(row).collect());
+        }
         let wants = |key: &CellKey| (first..=last).contains(&key) && !self.stop.is_set();
         let (from_ms, to_ms) = self.between_ms();
         self.store.members_between(self.lane, from_ms, to_ms, &wants, &mut |key, of| {
@@ -167,6 +178,8 @@ pub(super) struct Written {
     /// Of all rows.
     pub(super) sums: CellCounts,
     pub(super) incomplete_rows: u64,
+    /// Whether every row has both lists.
+    pub(super) lists: bool,
     pub(super) files: Vec<LakeFile>,
 }
 
@@ -183,7 +196,8 @@ impl<'w> Output<'w> {
     /// For a version of the manifest; of a stretch that is open or closed.
     pub(super) fn new(writing: &'w Writing<'w>, version: u64, is_open: bool) -> Self {
         let writer = CellsWriter::new(writing.settings.file_bytes);
-        Output { writing, writer, version, is_open, written: Written::default() }
+        let written = Written { lists: true, ..Written::default() };
+        Output { writing, writer, version, is_open, written }
     }
 
     pub(super) fn add(&mut self, row: Row) -> Result<(), LakeError> {
@@ -191,6 +205,7 @@ impl<'w> Output<'w> {
         written.rows += 1;
         written.sums = written.sums.plus(row.counts);
         written.incomplete_rows += u64::from(!row.complete);
+        written.lists &= row.requests.iter().all(Option::is_some);
         match self.writer.add(row)? {
             Some(file) => self.put(file),
             None => Ok(()),
