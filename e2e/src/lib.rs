@@ -3,11 +3,13 @@
 //! This crate is what the tests in `tests/` share, in the order in which they need it: [`skip`] says
 //! that a test cannot run here, [`program`] runs the binary, [`data`] makes its input, [`cells`]
 //! reads and compares its output, [`duckdb`] counts the same by SQL, [`service`] is a running
-//! `marquee run`, [`kafka`] a real broker with a stock client, [`cassandra`] a real node with another,
+//! `marquee run`, [`browser`] looks at one as visitors of a site do, [`kafka`] is a real broker with a
+//! stock client, [`cassandra`] a real node with another,
 //! [`lake`] reads what was written into the lake, [`members`] takes the sets themselves
 //! out of a store. It knows the program from outside only: its command line, its files, its HTTP and
 //! docs/semantics.md; but for the members, which no command shows yet.
 
+pub mod browser;
 pub mod cassandra;
 pub mod cells;
 pub mod data;

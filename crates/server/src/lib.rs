@@ -13,6 +13,7 @@
 //! | `GET /v1/status` | what the live page shows besides; **unstable**, for that page only |
 //! | `GET /healthz`, `/readyz`, `/metrics` | for whoever runs the process |
 //! | `GET /`, `/page.js`, `/page.css` | the live page, which loads nothing from anywhere else |
+//! | `GET /marquee.js` | the script that any site may put on its pages to send events |
 //!
 //! Every error is a problem document (RFC 9457) whose `detail` says what to do.
 //!
@@ -29,6 +30,7 @@ mod mapping;
 mod metrics;
 mod page;
 mod problem;
+mod script;
 mod serve;
 mod status_api;
 pub mod trends;
@@ -80,6 +82,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/", get(page::page))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
+        .route("/marquee.js", get(script::script))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::map_response(page::secure))

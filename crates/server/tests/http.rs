@@ -13,6 +13,8 @@ mod kinds;
 mod limits;
 #[path = "http/pages.rs"]
 mod pages;
+#[path = "http/script.rs"]
+mod script;
 #[path = "http/serving.rs"]
 mod serving;
 #[path = "http/trends.rs"]

@@ -1,0 +1,405 @@
+// marquee.js tells a collector what the visitors of any site see and play: see docs/script.md.
+(() => {
+  "use strict";
+  const tag = document.currentScript ?? document.querySelector('script[src*="/marquee.js"]');
+  const early = window.marquee; // a page may set `onsent` before the script is there
+  if (!tag || early?.play) return;
+
+  const TILES = "[data-video-id][data-request-id]";
+  const KINDS = ["impressions", "plays"];
+  const PRESETS = {
+    seen: { ms: 500, share: () => 0.5 },
+    mrc: { ms: 1000, share: (area) => (area >= 242500 ? 0.3 : 0.5) },
+  };
+  const CHECK_MS = 100; // what waits to be seen is looked at this often
+  const GAP_MS = 400; // nobody can vouch for what was not looked at for longer
+  const POINTS = 6; // a grid of 6 x 6 tells how much of a tile is covered
+  const COLLECT_MS = 1000; // impressions wait so long for others
+  const BATCH_EVENTS = 200;
+  const BATCH_CHARACTERS = 40000; // browsers send 64 KiB at most while a page is left
+  const KEPT_MAX = 1000; // events; the oldest go first
+  const KEPT_MS = 7 * 86400e3;
+  const LEFT_MS = 10e3; // what another tab has not sent by then was left behind
+  const TIMEOUT_MS = 30e3;
+
+  const { dataset } = tag;
+  const base = dataset.collector ?? new URL(tag.src).origin;
+  const collector = new URL(base, location.href).href.replace(/\/$/, "");
+  const preset = PRESETS[dataset.preset] ?? PRESETS.seen;
+  const attributes = attempt(() => JSON.parse(dataset.attributes ?? "{}"));
+  if (!attributes || (dataset.preset && preset !== PRESETS[dataset.preset])) {
+    warn("data-attributes or data-preset cannot be read");
+  }
+
+  function attempt(work) {
+    try {
+      return work();
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Once for each text. */
+  function warn(text, ...more) {
+    if (!warn[text]) console.warn(`marquee: ${text}`, ...more);
+    warn[text] = true;
+  }
+
+  // What is kept until the collector has it. Each event is one entry of the local storage, so tabs
+  // never write over each other: "marquee COLLECTOR TIME TAB NUMBER KIND". Keys sort by time.
+
+  const prefix = `marquee ${collector} `;
+  const disk = attempt(() => {
+    if (dataset.storage === "none") return null;
+    localStorage.setItem(`${prefix}?`, "");
+    localStorage.removeItem(`${prefix}?`);
+    return localStorage;
+  });
+  // The pages of one tab, one after the other, go on with what the one before has left.
+  const tab = attempt(() => disk && (sessionStorage.marqueeTab ??= random())) ?? random();
+  const kept = new Map(); // what this page has to send: key -> { kind, event, text, stored }
+  const flying = new Set(); // keys that are being sent, or were given to a beacon
+
+  function random() {
+    return Math.random().toString(36).slice(2, 12);
+  }
+
+  function onDisk() {
+    return attempt(() => Object.keys(disk).filter((key) => key.startsWith(prefix)).sort()) ?? [];
+  }
+
+  function keep(kind, event) {
+    const time = event.ts.toString(36).padStart(9, "0");
+    const key = `${prefix}${time} ${tab} ${random()} ${kind}`;
+    const text = JSON.stringify(event);
+    const stored = attempt(() => (disk.setItem(key, text), true));
+    kept.set(key, { kind, event, text, stored });
+    for (const keys of [onDisk(), [...kept.keys()].sort()]) keys.slice(0, -KEPT_MAX).forEach(drop);
+  }
+
+  function drop(key) {
+    kept.delete(key);
+    attempt(() => disk.removeItem(key));
+  }
+
+  /** Takes over what earlier pages of this tab, or other tabs, have left behind. */
+  function adopt() {
+    for (const key of onDisk()) {
+      if (kept.has(key)) continue;
+      const [time, from, , kind] = key.slice(prefix.length).split(" ");
+      const age = Date.now() - parseInt(time, 36);
+      const text = disk.getItem(key);
+      const event = attempt(() => JSON.parse(text));
+      if (!event || !KINDS.includes(kind) || age > KEPT_MS) drop(key);
+      else if (from !== tab && Math.abs(age) < LEFT_MS) schedule(LEFT_MS);
+      else kept.set(key, { kind, event, text, stored: true });
+    }
+  }
+
+  // Sending.
+
+  let [timer, due, notBefore, failures] = [0, Infinity, 0, 0];
+  let most = BATCH_EVENTS;
+  let sending = null;
+
+  /** Sends after so many milliseconds at the latest, unless the collector was told to be spared. */
+  function schedule(ms) {
+    const at = Math.max(Date.now() + ms, notBefore);
+    if (at >= due) return;
+    clearTimeout(timer);
+    due = at;
+    timer = setTimeout(flush, at - Date.now());
+  }
+
+  /** Sends now. The promise resolves when all is sent, or when the collector could not take it. */
+  function flush() {
+    clearTimeout(timer);
+    due = Infinity;
+    sending ??= alone().finally(() => {
+      sending = null;
+      if (kept.size > 0) schedule(COLLECT_MS);
+    });
+    return sending;
+  }
+
+  /** One tab at a time: two might send the same. That is harmless, so nobody waits for ever. */
+  async function alone() {
+    try {
+      const signal = AbortSignal.timeout(TIMEOUT_MS);
+      await navigator.locks.request(prefix, { signal }, send);
+    } catch {
+      await send();
+    }
+  }
+
+  async function send() {
+    adopt();
+    for (const kind of KINDS) {
+      for (let batch = pick(kind); batch.length > 0; batch = pick(kind)) {
+        if (!(await post(kind, batch))) return;
+      }
+    }
+  }
+
+  /** The oldest events of a kind that nobody is sending, as entries of `kept`. */
+  function pick(kind) {
+    const batch = [];
+    let room = BATCH_CHARACTERS;
+    for (const [key, one] of [...kept].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      if (one.kind !== kind || flying.has(key)) continue;
+      room -= one.text.length;
+      // Another tab has sent it, or the visitor has cleared it.
+      if (one.stored && attempt(() => disk.getItem(key)) === null) kept.delete(key);
+      else if (batch.length === most || (room < 0 && batch.length > 0)) break;
+      else batch.push([key, one]);
+    }
+    return batch;
+  }
+
+  function request(kind, batch) {
+    // A text, which needs no preflight.
+    return [`${collector}/v1/${kind}`, batch.map(([, { text }]) => text).join("\n")];
+  }
+
+  /** Sends a batch; whether to go on. */
+  async function post(kind, batch) {
+    batch.forEach(([key]) => flying.add(key));
+    try {
+      const [url, body] = request(kind, batch);
+      const signal = AbortSignal.timeout?.(TIMEOUT_MS);
+      const options = { method: "POST", credentials: "omit", keepalive: true, body, signal };
+      const answer = await fetch(url, options);
+      return take(kind, batch, answer, (await answer.json().catch(() => null)) ?? {});
+    } catch {
+      return retry();
+    } finally {
+      batch.forEach(([key]) => flying.delete(key));
+    }
+  }
+
+  function take(kind, batch, { status, headers }, told) {
+    const isRefusal = status === 413 || status === 400;
+    if (isRefusal && !told.rejected_count && batch.length > 1) {
+      most = Math.ceil(batch.length / 2);
+      return true;
+    }
+    if (status !== 202 && status !== 207 && !isRefusal) {
+      if (status !== 429 && status !== 503) warn(`the collector answers ${status}`, told.detail);
+      return retry(headers.get("retry-after"));
+    }
+    const reasons = new Map((told.rejected ?? []).map(({ index, reason }) => [index, reason]));
+    const sent = { kind, accepted: [], rejected: [], positions: told.positions ?? [] };
+    batch.forEach(([key, { event }], index) => {
+      drop(key);
+      const reason = reasons.get(index) ?? (isRefusal ? told.detail ?? `status ${status}` : null);
+      if (reason === null) sent.accepted.push(event);
+      else sent.rejected.push({ event, reason });
+    });
+    if (sent.rejected.length > 0) warn("the collector has rejected events", sent.rejected);
+    most = Math.min(BATCH_EVENTS, most * 2);
+    failures = 0;
+    // What fails there is the page's, and shall be seen as such.
+    if (api.onsent) setTimeout(() => api.onsent(sent));
+    return true;
+  }
+
+  function retry(after) {
+    const backoff = Math.min(1000 * 2 ** failures++, 300e3) * (0.5 + Math.random() / 2);
+    const asked = after ? Number(after) * 1000 || Date.parse(after) - Date.now() : 0;
+    const wait = Math.min(Math.max(backoff, asked || 0), 3600e3);
+    notBefore = Date.now() + wait;
+    schedule(wait);
+    return false;
+  }
+
+  // What is reported.
+
+  const counted = new Set();
+
+  function keyOf({ request_id, video_id }) {
+    return request_id && video_id ? JSON.stringify([request_id, video_id]) : null;
+  }
+
+  /** What an event says of a tile. */
+  function fields({ dataset: { requestId, videoId, row, position, code } }) {
+    const number = (text) => (text && !isNaN(text) ? Number(text) : text || undefined);
+    const place = { row: number(row), position: number(position), code: code || undefined };
+    return { request_id: requestId, video_id: videoId, ...place };
+  }
+
+  /** Of an element in a tile, or of an object that has the fields of an event. */
+  function tileOf(target) {
+    const tile = target instanceof Element ? target.closest(TILES) : target;
+    const of = tile instanceof Element ? fields(tile) : tile;
+    if (of && keyOf(of)) return of;
+    warn("this is no tile, nor in one", target);
+    return null;
+  }
+
+  /** Counts the impression of a tile at once; whether it is a new one. */
+  function seen(target) {
+    const tile = tileOf(target);
+    if (!tile || counted.has(keyOf(tile))) return false;
+    counted.add(keyOf(tile));
+    // Doubles are harmless, a set that grows for ever is not.
+    if (counted.size > 20000) counted.delete(counted.values().next().value);
+    keep("impressions", { ...attributes, ...tile, ts: Date.now() });
+    schedule(COLLECT_MS);
+    return true;
+  }
+
+  /** Sends a play of a tile, after its impression. */
+  function play(target, extra) {
+    const tile = tileOf(target);
+    if (!tile) return false;
+    seen(tile);
+    keep("plays", { ...attributes, ...extra, ...tile, ts: Date.now() });
+    schedule(0);
+    return true;
+  }
+
+  // Who sees what.
+
+  const tiles = new Map(); // those that are not counted: element -> { key, since, checked }
+  const waiting = new Set(); // those of them that have to be looked at again
+  const observer = new IntersectionObserver(look, { threshold: [0, 0.3, 0.5] });
+  let [ticker, tickAt] = [0, Infinity];
+
+  function isShown() {
+    return document.visibilityState === "visible";
+  }
+
+  /** Judges tiles by what the browser has measured in this frame. */
+  function look(entries) {
+    for (const { target, time, isIntersecting, boundingClientRect, intersectionRect } of entries) {
+      const tile = tiles.get(target);
+      if (!tile) continue;
+      const [area, inside] = [boundingClientRect, intersectionRect].map((r) => r.width * r.height);
+      const [share, half] = [area * preset.share(area), (innerWidth * innerHeight) / 2];
+      const needed = Math.min(share, half) * 0.999; // rounding is no reason
+      const isIn = isIntersecting && area > 0 && inside >= needed;
+      // Browsers tell when shares are crossed, but neither half of the screen nor what covers.
+      if (isIn || (isIntersecting && half < share)) waiting.add(target);
+      else waiting.delete(target);
+      const isSeen = isIn && isShown() && inside * bare(target, intersectionRect) >= needed;
+      if (!isSeen) tile.since = null;
+      else if (tile.since === null || time - tile.checked > GAP_MS) tile.since = time;
+      else if (time - tile.since >= preset.ms) seen(target), forget(target);
+      tile.checked = time;
+    }
+    plan();
+  }
+
+  /** The share of a rectangle in which nothing stands over the element. */
+  function bare(element, { left, top, width, height }) {
+    const options = { opacityProperty: true, visibilityProperty: true };
+    if (element.checkVisibility?.(options) === false) return 0;
+    if (getComputedStyle(element).pointerEvents === "none") return 1; // points never hit it
+    let hits = 0;
+    for (let point = 0; point < POINTS * POINTS; point++) {
+      const x = left + (width * ((point % POINTS) + 0.5)) / POINTS;
+      const y = top + (height * (Math.floor(point / POINTS) + 0.5)) / POINTS;
+      if (element.contains(document.elementFromPoint(x, y))) hits++;
+    }
+    return hits / POINTS ** 2;
+  }
+
+  /** Looks again soon, or when the first of those that wait may be complete. */
+  function plan() {
+    if (waiting.size === 0 || !isShown()) return;
+    const now = performance.now();
+    const dueAt = ({ since }) => (since === null ? Infinity : since + preset.ms);
+    const at = Math.min(now + CHECK_MS, ...[...waiting].map((one) => dueAt(tiles.get(one))));
+    if (at >= tickAt) return;
+    clearTimeout(ticker);
+    tickAt = at;
+    ticker = setTimeout(tick, at - now);
+  }
+
+  /** What is observed anew is measured anew, with the next frame. */
+  function tick() {
+    tickAt = Infinity;
+    for (const element of waiting) observer.unobserve(element), observer.observe(element);
+  }
+
+  function forget(element) {
+    observer.unobserve(element);
+    tiles.delete(element);
+    waiting.delete(element);
+  }
+
+  /** An element was added, removed or changed: what is of a new request begins anew. */
+  function refresh(element) {
+    const key = element.isConnected && element.matches(TILES) ? keyOf(fields(element)) : null;
+    if (tiles.get(element)?.key === key) return;
+    forget(element);
+    if (key === null || counted.has(key)) return;
+    tiles.set(element, { key, since: null, checked: 0 });
+    observer.observe(element);
+  }
+
+  function refreshIn(root) {
+    if (root instanceof Element) refresh(root);
+    root.querySelectorAll?.(TILES).forEach(refresh);
+  }
+
+  new MutationObserver((changes) => {
+    for (const { type, target, addedNodes, removedNodes } of changes) {
+      if (type === "attributes") refresh(target);
+      else [...addedNodes, ...removedNodes].forEach(refreshIn);
+    }
+  }).observe(document, {
+    subtree: true,
+    childList: true,
+    attributeFilter: ["data-video-id", "data-request-id"],
+  });
+
+  function onClick({ target }) {
+    if (target.closest?.("[data-play]")) play(target);
+    else if (target.closest?.(TILES)) seen(target);
+  }
+
+  // Coming and going.
+
+  function leave(send) {
+    for (const kind of KINDS) {
+      const batch = pick(kind);
+      if (batch.length > 0) send(kind, batch);
+    }
+  }
+
+  function onVisibility() {
+    clearTimeout(ticker);
+    for (const tile of tiles.values()) tile.since = null;
+    if (isShown()) tick(), schedule(0);
+    // Perhaps the last moment: nobody waits for other tabs, and the request may outlive the page.
+    else if (Date.now() >= notBefore) leave(post);
+  }
+
+  /** Nobody hears whether a beacon arrives: so all stays stored, and is sent again by a later page. */
+  function beacon(kind, batch) {
+    const isTaken = navigator.sendBeacon(...request(kind, batch));
+    if (isTaken) batch.forEach(([key]) => flying.add(key));
+  }
+
+  function onReturn({ persisted }) {
+    if (!persisted) return;
+    flying.clear();
+    schedule(0);
+  }
+
+  function onOnline() {
+    notBefore = failures = 0;
+    flush();
+  }
+
+  const api = { play, seen, flush, onsent: early?.onsent };
+  window.marquee = api;
+  document.addEventListener("click", onClick, true);
+  document.addEventListener("visibilitychange", onVisibility);
+  addEventListener("online", onOnline);
+  addEventListener("pagehide", () => leave(beacon));
+  addEventListener("pageshow", onReturn);
+  refreshIn(document);
+  schedule(0);
+})();

@@ -1,0 +1,255 @@
+// Checks of marquee.js: what was seen arrives, once, with its own time, whatever happens.
+
+import assert from "node:assert/strict";
+import { setVisibility, sleep, stored, until } from "./harness.mjs";
+import { html, tile } from "./script-pages.mjs";
+
+const TILES = [0, 1, 2, 3, 4, 5].map((n) => tile(`v${n}`, "r0", { more: "data-play" })).join("");
+
+/** Counts the impression of a tile by a call, as the page itself may; when that was. */
+function see(page, video, request = "r0") {
+  return page.evaluate(([video_id, request_id]) => {
+    marquee.seen({ video_id, request_id });
+    return Date.now();
+  }, [video, request]);
+}
+
+const once = (...videos) => Object.fromEntries(videos.map((video) => [video, [1, 0]]));
+const isEmpty = (page) => until("an empty storage", async () => (await stored(page)).length === 0);
+
+export async function offline_and_reload_lose_nothing_and_keep_the_times(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, TILES, {})));
+  const tally = {}; // by the test: video -> when it was seen, at the earliest and at the latest
+  await page.waitForTimeout(900); // the first three are in the window
+  const shown = Date.now();
+  await isEmpty(page);
+  await context.setOffline(true);
+  tally.v4 = await see(page, "v4");
+  await sleep(1200);
+  await page.evaluate(() => document.querySelector("[data-video-id=v5]").click());
+  tally.v5 = Date.now();
+  await sleep(1500);
+  assert.equal((await stored(page)).length, 3, "an impression, another one and its play");
+  // The page comes from the test, not from the network, and the script from the browser's cache.
+  // It has no tiles any more: seen again a second later, they would count in the next epoch.
+  t.site(html(t, ""));
+  await page.reload();
+  await sleep(500);
+  assert.ok((await stored(page)).length >= 3, "a reload loses nothing");
+  await sleep(2500);
+  await context.setOffline(false);
+  const online = Date.now();
+  await page.reload();
+  await t.expectCounts({ ...once("v0", "v1", "v2", "v4"), v5: [1, 1] });
+  await isEmpty(page);
+  for (const { video, epoch_start_ms } of await t.cells()) {
+    if (!tally[video]) continue;
+    const between = [tally[video] - 1500, tally[video] + 500];
+    assert.ok(between[0] <= epoch_start_ms && epoch_start_ms <= between[1],
+      `${video} at ${epoch_start_ms}, not at ${tally[video]}`);
+    assert.ok(epoch_start_ms < online - 2000 && epoch_start_ms + 1000 > shown, "its own time");
+  }
+}
+
+export async function the_online_event_sends_at_once(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  await context.setOffline(true);
+  await see(page, "v0");
+  // Several tries have failed: the next one is far away.
+  await sleep(9000);
+  await context.setOffline(false);
+  const start = Date.now();
+  await isEmpty(page);
+  assert.ok(Date.now() - start < 1500, `${Date.now() - start} ms`);
+  await t.expectCounts(once("v0"));
+}
+
+export async function a_busy_collector_is_tried_again_and_spared(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  const tries = [];
+  const answers = [
+    (route) => route.fulfill({ status: 503, headers: { "retry-after": "3" }, json: { detail: "busy" } }),
+    (route) => route.fulfill({ status: 429, headers: { "retry-after": "1" }, body: "not even JSON" }),
+    (route) => route.abort(),
+  ];
+  await page.route("**/v1/impressions", (route) => {
+    tries.push(Date.now());
+    return (answers[tries.length - 1] ?? ((route) => route.continue()))(route);
+  });
+  await see(page, "v0");
+  await until("a first try", () => tries.length === 1);
+  await see(page, "v1"); // what is new does not go before it is time either
+  await isEmpty(page);
+  assert.equal(tries.length, 4, "one try each");
+  const [first, second] = [tries[1] - tries[0], tries[2] - tries[1]];
+  assert.ok(first >= 2950 && second >= 950, `${first} and ${second} ms`);
+  await t.expectCounts(once("v0", "v1"));
+  assert.equal((await t.totals()).duplicates, 0);
+}
+
+export async function an_answer_that_is_lost_counts_once(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  let lost = 0;
+  await page.route("**/v1/impressions", async (route) => {
+    if (lost++ > 0) return route.continue();
+    await route.fetch(); // the collector has it
+    return route.abort(); // and the page does not know
+  });
+  await see(page, "v0");
+  await isEmpty(page);
+  await t.expectCounts(once("v0"));
+  const { events, duplicates } = await t.totals();
+  assert.deepEqual([events, duplicates], [2, 1], "it was sent twice");
+}
+
+export async function rejected_events_are_dropped_and_told(t) {
+  const context = await t.context();
+  const before = "window.marquee = { onsent: (sent) => (window.sent = [...(window.sent ?? []), sent]) }";
+  const page = await t.open(context, t.site(html(t, "", { before })));
+  await page.evaluate(() => {
+    marquee.play({ request_id: "r", video_id: "good" }, { duration_s: 90 });
+    marquee.play({ request_id: "r", video_id: "bad" }, { duration_s: "long" });
+  });
+  await page.waitForFunction(() => window.sent?.length === 2);
+  await page.evaluate(() => marquee.play({ request_id: "r", video_id: "bad" }, { duration_s: "longer" }));
+  await page.waitForFunction(() => window.sent?.length === 3);
+  const sent = await page.evaluate(() => window.sent);
+  assert.deepEqual(sent.map(({ kind, accepted, rejected }) => [kind, accepted.length, rejected.length]),
+    [["impressions", 2, 0], ["plays", 1, 1], ["plays", 0, 1]]);
+  assert.equal(sent[1].rejected[0].event.video_id, "bad");
+  assert.match(sent[1].rejected[0].reason, /duration_s/);
+  assert.deepEqual(await stored(page), []);
+  const warnings = page.said.filter((text) => text.startsWith("marquee: "));
+  assert.equal(warnings.length, 1, `${page.said}`);
+  await t.expectCounts({ good: [1, 1], bad: [1, 0] });
+}
+
+export async function what_is_too_large_is_split(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  const statuses = [];
+  page.on("response", (answer) => answer.url().includes("/v1/") && statuses.push(answer.status()));
+  await page.evaluate(() => {
+    for (let n = 0; n < 60; n++) marquee.seen({ request_id: `r${n}`, video_id: "v" });
+    marquee.seen({ request_id: "r", video_id: "v".repeat(3000) });
+  });
+  await isEmpty(page);
+  await t.expectCounts({ v: [60, 0] });
+  assert.ok(statuses.includes(413) && statuses.includes(202), `${statuses}`);
+  assert.equal((await t.totals()).events, 60);
+}
+
+export async function two_tabs_send_each_event_once(t) {
+  const context = await t.context();
+  const url = t.site(html(t, ""));
+  const tabs = [await t.open(context, url), await t.open(context, url)];
+  await context.setOffline(true);
+  for (const [number, tab] of tabs.entries()) {
+    for (const n of [0, 1, 2]) await see(tab, `v${number}${n}`);
+  }
+  await sleep(11_000); // each tab may now take what the other has
+  assert.equal((await stored(tabs[0])).length, 6);
+  await context.setOffline(false);
+  await isEmpty(tabs[0]);
+  await t.expectCounts(once("v00", "v01", "v02", "v10", "v11", "v12"));
+  const { events, duplicates } = await t.totals();
+  assert.deepEqual([events, duplicates], [6, 0], "one tab has sent it");
+}
+
+export async function what_a_closed_tab_has_left_another_one_sends(t) {
+  const context = await t.context();
+  const url = t.site(html(t, ""));
+  const first = await t.open(context, url);
+  await first.route("**/v1/**", (route) => route.abort());
+  await see(first, "v0");
+  await sleep(1500);
+  assert.equal((await stored(first)).length, 1);
+  await first.close();
+  const second = await t.open(context, url);
+  assert.equal((await stored(second)).length, 1);
+  await isEmpty(second);
+  await t.expectCounts(once("v0"));
+}
+
+export async function without_local_storage_it_works_from_memory(t) {
+  const context = await t.context();
+  const before = 'Object.defineProperty(window, "localStorage", { get() { throw new DOMException("no", "SecurityError") } })';
+  const page = await t.open(context, t.site(html(t, TILES, { before })));
+  await sleep(900);
+  await page.click("[data-video-id=v0]");
+  await t.expectCounts({ v0: [1, 1], ...once("v1", "v2") });
+  assert.deepEqual(page.said, []);
+  // And where a site wants it so.
+  const quiet = await t.open(context, t.site(html(t, TILES, { storage: "none" }), "quiet"));
+  await see(quiet, "v9");
+  assert.equal(await quiet.evaluate(() => localStorage.length + sessionStorage.length), 0);
+  await until("the event", async () => (await t.counts()).v9);
+}
+
+export async function leaving_sends_what_is_there(t) {
+  const context = await t.context();
+  t.site("<!doctype html><title>Elsewhere</title>", "elsewhere");
+  const leave = async (video, storage) => {
+    const page = await t.open(context, t.site(html(t, "", { storage })));
+    await page.evaluate((video_id) => {
+      marquee.seen({ request_id: "r0", video_id });
+      location.href = "elsewhere.html";
+    }, video);
+    await page.waitForURL("**/elsewhere.html");
+    return page;
+  };
+  // Nothing is stored and no script is there any more: it was the beacon.
+  await leave("forgotten", "none");
+  await t.expectCounts(once("forgotten"));
+  const page = await leave("kept");
+  await t.expectCounts(once("forgotten", "kept"));
+  // Nobody has heard that it arrived, so the next page sends it again, and it counts once.
+  assert.equal((await stored(page)).length, 1);
+  await page.goto(t.site(html(t, "")));
+  await isEmpty(page);
+  await t.expectCounts(once("forgotten", "kept"));
+  const { events, duplicates } = await t.totals();
+  assert.deepEqual([events, duplicates], [3, 1]);
+}
+
+export async function a_tab_that_is_hidden_sends_at_once(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  await see(page, "v0");
+  const start = Date.now();
+  await setVisibility(page, "hidden");
+  await isEmpty(page);
+  assert.ok(Date.now() - start < 800, "before it would have been sent otherwise");
+  await setVisibility(page, "visible");
+  await t.expectCounts(once("v0"));
+  assert.equal((await t.totals()).events, 1, "and once");
+}
+
+export async function the_storage_is_bounded_by_the_newest_thousand(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  await context.setOffline(true);
+  await page.evaluate(async () => {
+    for (let n = 0; n < 1100; n++) {
+      marquee.seen({ request_id: `r${n}`, video_id: n < 100 ? "old" : "new" });
+      // Keys sort by milliseconds.
+      if (n === 99) await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  });
+  assert.equal((await stored(page)).length, 1000);
+  // What is a week old is dropped, and so is what nobody can read.
+  const keys = await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("marquee ")).sort());
+  await page.evaluate(([key, collector]) => {
+    const time = (Date.now() - 8 * 86400e3).toString(36).padStart(9, "0");
+    localStorage.removeItem(key);
+    localStorage[`marquee ${collector} ${time} other x impressions`] = '{"request_id":"r","video_id":"ancient","ts":1}';
+    localStorage[`marquee ${collector} ${Date.now().toString(36).padStart(9, "0")} other x plays`] = "{";
+  }, [keys[0], t.address]);
+  await context.setOffline(false);
+  await isEmpty(page);
+  await t.expectCounts({ new: [999, 0] });
+}
