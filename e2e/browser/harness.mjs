@@ -133,8 +133,20 @@ export function stored(page) {
 
 /** Headless tabs are never hidden: this says so in their place. */
 export function setVisibility(page, state) {
-  return page.evaluate((value) => {
-    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => value });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, state);
+  return playVisibility(page, [[state, 0]]);
+}
+
+/** Goes through such states, each for so long; how long each really was. */
+export function playVisibility(page, states) {
+  return page.evaluate(async (states) => {
+    const took = [];
+    for (const [state, ms] of states) {
+      Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
+      document.dispatchEvent(new Event("visibilitychange"));
+      const start = performance.now();
+      if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
+      took.push(performance.now() - start);
+    }
+    return took;
+  }, states);
 }

@@ -9,14 +9,15 @@ export function tile(video, request, { style = "", more = "", inside = "" } = {}
   return `<div class="tile" ${attributes} ${place} ${more} style="${style}">${inside}</div>`;
 }
 
-/** Tiles v0, v1, ... at the top of each 1200 pixels; a window of 600 shows one of them or none. */
+/** Tiles v1, v2, ... at 1200, 2400, ... pixels; a window of 600 shows one of them or, at first, none. */
 export function column(count) {
-  const each = (_, number) => `<div style="height:1200px">${tile(`v${number}`, "r0")}</div>`;
-  return `${Array.from({ length: count }, each).join("")}<div style="height:1200px"></div>`;
+  const each = (_, index) => `<div style="height:1200px">${tile(`v${index + 1}`, "r0")}</div>`;
+  const gap = '<div style="height:1200px"></div>';
+  return gap + Array.from({ length: count }, each).join("") + gap;
 }
 
 /** A page with the script as a site would have it. */
-export function html(t, body, { preset, attributes, storage, before = "" } = {}) {
+export function html(t, body, { preset, attributes, storage, before = "", head = "" } = {}) {
   const data = [
     preset && `data-preset="${preset}"`,
     attributes && `data-attributes="${escape(JSON.stringify(attributes))}"`,
@@ -26,6 +27,7 @@ export function html(t, body, { preset, attributes, storage, before = "" } = {})
 <html lang="en">
 <meta charset="utf-8">
 <title>A site</title>
+${head}
 <style>body { margin: 0 } .tile { width: 300px; height: 200px; background: #ccc }</style>
 <script>${before}</script>
 <script src="${t.address}/marquee.js" async ${data.filter(Boolean).join(" ")}></script>

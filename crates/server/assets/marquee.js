@@ -11,15 +11,21 @@
     seen: { ms: 500, share: () => 0.5 },
     mrc: { ms: 1000, share: (area) => (area >= 242500 ? 0.3 : 0.5) },
   };
-  const CHECK_MS = 100; // what waits to be seen is looked at this often
-  const GAP_MS = 400; // nobody can vouch for what was not looked at for longer
-  const POINTS = 6; // a grid of 6 x 6 tells how much of a tile is covered
-  const COLLECT_MS = 1000; // impressions wait so long for others
+  // What waits to be seen is looked at this often, and nobody can vouch for longer gaps than that.
+  const CHECK_MS = 100;
+  const GAP_MS = 400;
+  // A grid of 6 x 6 points tells how much of a tile is covered.
+  const POINTS = 6;
+  // Impressions wait so long for others.
+  const COLLECT_MS = 1000;
+  // A request that outlives its page may have 64 KiB, and a character 3 bytes.
   const BATCH_EVENTS = 200;
-  const BATCH_CHARACTERS = 40000; // browsers send 64 KiB at most while a page is left
-  const KEPT_MAX = 1000; // events; the oldest go first
+  const BATCH_CHARACTERS = 20000;
+  // The newest events are kept, and none for longer than a week.
+  const KEPT_MAX = 1000;
   const KEPT_MS = 7 * 86400e3;
-  const LEFT_MS = 10e3; // what another tab has not sent by then was left behind
+  // What another tab has not sent by then was left behind.
+  const LEFT_MS = 10e3;
   const TIMEOUT_MS = 30e3;
 
   const { dataset } = tag;
@@ -31,12 +37,11 @@
     warn("data-attributes or data-preset cannot be read");
   }
 
+  /** The result of what may fail where a browser or a site does not let us. */
   function attempt(work) {
     try {
       return work();
-    } catch {
-      return undefined;
-    }
+    } catch {}
   }
 
   /** Once for each text. */
@@ -74,7 +79,11 @@
     const text = JSON.stringify(event);
     const stored = attempt(() => (disk.setItem(key, text), true));
     kept.set(key, { kind, event, text, stored });
-    for (const keys of [onDisk(), [...kept.keys()].sort()]) keys.slice(0, -KEPT_MAX).forEach(drop);
+    if (kept.size > KEPT_MAX) bound();
+  }
+
+  function bound() {
+    [...kept.keys()].sort().slice(0, -KEPT_MAX).forEach(drop);
   }
 
   function drop(key) {
@@ -94,6 +103,7 @@
       else if (from !== tab && Math.abs(age) < LEFT_MS) schedule(LEFT_MS);
       else kept.set(key, { kind, event, text, stored: true });
     }
+    bound();
   }
 
   // Sending.
@@ -167,7 +177,8 @@
     try {
       const [url, body] = request(kind, batch);
       const signal = AbortSignal.timeout?.(TIMEOUT_MS);
-      const options = { method: "POST", credentials: "omit", keepalive: true, body, signal };
+      const keepalive = body.length < 1.05 * BATCH_CHARACTERS;
+      const options = { method: "POST", credentials: "omit", keepalive, body, signal };
       const answer = await fetch(url, options);
       return take(kind, batch, answer, (await answer.json().catch(() => null)) ?? {});
     } catch {
@@ -281,7 +292,7 @@
       // Browsers tell when shares are crossed, but neither half of the screen nor what covers.
       if (isIn || (isIntersecting && half < share)) waiting.add(target);
       else waiting.delete(target);
-      const isSeen = isIn && isShown() && inside * bare(target, intersectionRect) >= needed;
+      const isSeen = isIn && isShown() && isBare(target, intersectionRect, needed / inside);
       if (!isSeen) tile.since = null;
       else if (tile.since === null || time - tile.checked > GAP_MS) tile.since = time;
       else if (time - tile.since >= preset.ms) seen(target), forget(target);
@@ -290,18 +301,18 @@
     plan();
   }
 
-  /** The share of a rectangle in which nothing stands over the element. */
-  function bare(element, { left, top, width, height }) {
-    const options = { opacityProperty: true, visibilityProperty: true };
-    if (element.checkVisibility?.(options) === false) return 0;
-    if (getComputedStyle(element).pointerEvents === "none") return 1; // points never hit it
-    let hits = 0;
-    for (let point = 0; point < POINTS * POINTS; point++) {
+  /** Whether nothing stands over the element in such a share of a rectangle. */
+  function isBare(element, { left, top, width, height }, share) {
+    const properties = { opacityProperty: true, visibilityProperty: true };
+    if (element.checkVisibility?.(properties) === false) return false;
+    if (getComputedStyle(element).pointerEvents === "none") return true; // points never hit it
+    let needed = share * POINTS ** 2;
+    for (let point = 0; needed > 0 && point < POINTS ** 2; point++) {
       const x = left + (width * ((point % POINTS) + 0.5)) / POINTS;
       const y = top + (height * (Math.floor(point / POINTS) + 0.5)) / POINTS;
-      if (element.contains(document.elementFromPoint(x, y))) hits++;
+      if (element.contains(document.elementFromPoint(x, y))) needed--;
     }
-    return hits / POINTS ** 2;
+    return needed <= 0;
   }
 
   /** Looks again soon, or when the first of those that wait may be complete. */
@@ -361,25 +372,32 @@
 
   // Coming and going.
 
+  /** Perhaps the last moment: nobody waits for other tabs, and a request may outlive the page. */
   function leave(send) {
+    if (Date.now() < notBefore) return;
     for (const kind of KINDS) {
       const batch = pick(kind);
       if (batch.length > 0) send(kind, batch);
     }
   }
 
-  function onVisibility() {
-    clearTimeout(ticker);
-    for (const tile of tiles.values()) tile.since = null;
-    if (isShown()) tick(), schedule(0);
-    // Perhaps the last moment: nobody waits for other tabs, and the request may outlive the page.
-    else if (Date.now() >= notBefore) leave(post);
-  }
-
   /** Nobody hears whether a beacon arrives: so all stays stored, and is sent again by a later page. */
   function beacon(kind, batch) {
     const isTaken = navigator.sendBeacon(...request(kind, batch));
     if (isTaken) batch.forEach(([key]) => flying.add(key));
+  }
+
+  function onHide() {
+    // A beacon carries cookies and is never answered: only where requests do not outlive pages.
+    leave("keepalive" in Request.prototype ? post : beacon);
+  }
+
+  function onVisibility() {
+    clearTimeout(ticker);
+    tickAt = Infinity;
+    for (const tile of tiles.values()) tile.since = null;
+    if (isShown()) tick(), schedule(0);
+    else leave(post);
   }
 
   function onReturn({ persisted }) {
@@ -398,7 +416,7 @@
   document.addEventListener("click", onClick, true);
   document.addEventListener("visibilitychange", onVisibility);
   addEventListener("online", onOnline);
-  addEventListener("pagehide", () => leave(beacon));
+  addEventListener("pagehide", onHide);
   addEventListener("pageshow", onReturn);
   refreshIn(document);
   schedule(0);
