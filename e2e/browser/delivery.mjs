@@ -66,6 +66,22 @@ export async function the_online_event_sends_at_once(t) {
   await t.expectCounts(once("v0"));
 }
 
+export async function the_tag_may_name_the_collector(t) {
+  const context = await t.context();
+  const options = { collector: "/site/collect", preset: "sene", attributes: ["country"] };
+  const page = await t.open(context, t.site(html(t, "", options)));
+  const [request] = await Promise.all([page.waitForRequest("**/v1/**"), see(page, "v0")]);
+  assert.equal(request.url(), `${t.address}/site/collect/v1/impressions`);
+  assert.deepEqual(Object.keys(JSON.parse(request.postData())).sort(), ["request_id", "ts", "video_id"]);
+  const warnings = page.said.filter((text) => text.startsWith("marquee: "));
+  assert.deepEqual(warnings, ["marquee: data-attributes is no JSON object", "marquee: data-preset is unknown"]);
+  // What belongs to one collector goes to no other.
+  const other = await t.open(context, t.site(html(t, ""), "other"));
+  await other.evaluate(() => marquee.flush());
+  assert.equal((await stored(other)).length, 1);
+  await t.expectCounts({});
+}
+
 export async function a_busy_collector_is_tried_again_and_spared(t) {
   const context = await t.context();
   const page = await t.open(context, t.site(html(t, "")));
@@ -195,8 +211,10 @@ export async function without_local_storage_it_works_from_memory(t) {
 export async function leaving_sends_what_is_there(t) {
   const context = await t.context();
   t.site("<!doctype html><title>Elsewhere</title>", "elsewhere");
-  const leave = async (video, options) => {
-    const page = await t.open(context, t.site(html(t, "", options)));
+  // Some browsers do not say of a page that is left that it is hidden.
+  const deaf = 'addEventListener("visibilitychange", (event) => event.stopImmediatePropagation(), true);';
+  const leave = async (video, { before = "", ...options }) => {
+    const page = await t.open(context, t.site(html(t, "", { before: deaf + before, ...options })));
     await page.evaluate((video_id) => {
       marquee.seen({ request_id: "r0", video_id });
       location.href = "elsewhere.html";
@@ -258,4 +276,5 @@ export async function the_storage_is_bounded_by_the_newest_thousand(t) {
   await context.setOffline(false);
   await isEmpty(page);
   await t.expectCounts({ new: [999, 0] });
+  assert.equal((await t.totals()).events, 999);
 }

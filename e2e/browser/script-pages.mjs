@@ -17,11 +17,12 @@ export function column(count) {
 }
 
 /** A page with the script as a site would have it. */
-export function html(t, body, { preset, attributes, storage, before = "", head = "" } = {}) {
+export function html(t, body, { preset, attributes, storage, collector, before = "", head = "" } = {}) {
   const data = [
     preset && `data-preset="${preset}"`,
     attributes && `data-attributes="${escape(JSON.stringify(attributes))}"`,
     storage && `data-storage="${storage}"`,
+    collector && `data-collector="${collector}"`,
   ];
   return `<!doctype html>
 <html lang="en">

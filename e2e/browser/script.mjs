@@ -6,7 +6,7 @@ import { playVisibility, setVisibility, sleep, stored, until } from "./harness.m
 import { column, html, tile } from "./script-pages.mjs";
 
 /** A tile is certainly seen after this, and certainly not before. */
-const SURE_MS = 800;
+const SURE_MS = 1000;
 const NOT_MS = 430;
 
 /** Shows tile `number` of a column for so long, without leaving the page; how long it really was. */

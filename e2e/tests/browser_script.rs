@@ -79,6 +79,7 @@ mod delivered {
     checks!("delivery":
         offline_and_reload_lose_nothing_and_keep_the_times,
         the_online_event_sends_at_once,
+        the_tag_may_name_the_collector,
         a_busy_collector_is_tried_again_and_spared,
         an_answer_that_is_lost_counts_once,
         rejected_events_are_dropped_and_told,

@@ -2,7 +2,8 @@
 (() => {
   "use strict";
   const tag = document.currentScript ?? document.querySelector('script[src*="/marquee.js"]');
-  const early = window.marquee; // a page may set `onsent` before the script is there
+  // A page may set `onsent` before the script is there.
+  const early = window.marquee;
   if (!tag || early?.play) return;
 
   const TILES = "[data-video-id][data-request-id]";
@@ -26,16 +27,18 @@
   const KEPT_MS = 7 * 86400e3;
   // What another tab has not sent by then was left behind.
   const LEFT_MS = 10e3;
+  // Tabs hear of what another one has removed only after a moment.
+  const SETTLE_MS = 100;
   const TIMEOUT_MS = 30e3;
 
   const { dataset } = tag;
   const base = dataset.collector ?? new URL(tag.src).origin;
   const collector = new URL(base, location.href).href.replace(/\/$/, "");
   const preset = PRESETS[dataset.preset] ?? PRESETS.seen;
-  const attributes = attempt(() => JSON.parse(dataset.attributes ?? "{}"));
-  if (!attributes || (dataset.preset && preset !== PRESETS[dataset.preset])) {
-    warn("data-attributes or data-preset cannot be read");
-  }
+  const given = attempt(() => JSON.parse(dataset.attributes ?? "{}"));
+  const attributes = given?.constructor === Object ? given : {};
+  if (given !== attributes) warn("data-attributes is no JSON object");
+  if (dataset.preset && preset !== PRESETS[dataset.preset]) warn("data-preset is unknown");
 
   /** The result of what may fail where a browser or a site does not let us. */
   function attempt(work) {
@@ -62,8 +65,10 @@
   });
   // The pages of one tab, one after the other, go on with what the one before has left.
   const tab = attempt(() => disk && (sessionStorage.marqueeTab ??= random())) ?? random();
-  const kept = new Map(); // what this page has to send: key -> { kind, event, text, stored }
-  const flying = new Set(); // keys that are being sent, or were given to a beacon
+  /** What this page has to send: key -> { kind, event, text, stored }. */
+  const kept = new Map();
+  /** Keys of what is being sent, or was given to a beacon. */
+  const flying = new Set();
 
   function random() {
     return Math.random().toString(36).slice(2, 12);
@@ -125,6 +130,7 @@
   function flush() {
     clearTimeout(timer);
     due = Infinity;
+    if (sending) sending.then(() => schedule(0));
     sending ??= alone().finally(() => {
       sending = null;
       if (kept.size > 0) schedule(COLLECT_MS);
@@ -136,7 +142,10 @@
   async function alone() {
     try {
       const signal = AbortSignal.timeout(TIMEOUT_MS);
-      await navigator.locks.request(prefix, { signal }, send);
+      await navigator.locks.request(prefix, { signal }, async () => {
+        await send();
+        await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+      });
     } catch {
       await send();
     }
@@ -271,8 +280,10 @@
 
   // Who sees what.
 
-  const tiles = new Map(); // those that are not counted: element -> { key, since, checked }
-  const waiting = new Set(); // those of them that have to be looked at again
+  /** Tiles that are not counted yet: element -> { key, since, checked }. */
+  const tiles = new Map();
+  /** Those of them that have to be looked at again. */
+  const waiting = new Set();
   const observer = new IntersectionObserver(look, { threshold: [0, 0.3, 0.5] });
   let [ticker, tickAt] = [0, Infinity];
 
@@ -381,7 +392,7 @@
     }
   }
 
-  /** Nobody hears whether a beacon arrives: so all stays stored, and is sent again by a later page. */
+  /** Nobody hears whether a beacon arrives: all stays stored, and a later page sends it again. */
   function beacon(kind, batch) {
     const isTaken = navigator.sendBeacon(...request(kind, batch));
     if (isTaken) batch.forEach(([key]) => flying.add(key));
