@@ -2,7 +2,7 @@
 
 use crate::archive;
 use crate::commands::Failure;
-use crate::config::{Config, Fault, LogKind, StoreKind};
+use crate::config::{Config, Fault, LogKind, Pages, StoreKind};
 use crate::log::{self, Log, LogAgain};
 use crate::repair::Repairs;
 use crate::store::{self, OpenStore};
@@ -117,6 +117,9 @@ impl Service {
             status: lanes.status().clone(),
             lake: sealer.as_ref().map(|sealer| sealer.status().clone()),
             max_body_bytes: config.collector.max_body_bytes,
+            collector: wiring::collector_settings(config),
+            rank: wiring::rank_settings(config),
+            member_pages: config.http.pages == Pages::Demo,
             clock: wiring::now_ms,
         };
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));

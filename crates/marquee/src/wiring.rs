@@ -12,6 +12,7 @@ use marquee_pipeline::Settings;
 use marquee_pipeline::prepare;
 use marquee_pipeline::settings as pipeline;
 use marquee_runtime::{Plan, StreamPlan};
+use marquee_server::{ClientLimits, CollectorSettings, RankSettings};
 use marquee_sources::json::{self, Decoder, Mapping};
 use marquee_sources::kafka::KafkaOptions;
 
@@ -66,6 +67,41 @@ pub fn state_bytes(config: &Config) -> u64 {
         None => 0,
     };
     memory.saturating_sub(REST + fetched + lake).max(memory / 4)
+}
+
+/// Who may send events, and how much. A token of the environment wins.
+pub fn collector_settings(config: &Config) -> CollectorSettings {
+    let of = &config.collector;
+    CollectorSettings {
+        allowed_origins: of.allowed_origins.clone(),
+        token: of_environment("MARQUEE_COLLECTOR_TOKEN", &of.token.0),
+        require_signed: of.require_signed,
+        limits: ClientLimits {
+            rate: of.client_rate,
+            video_events: of.client_video_events,
+            header: of.client_header.clone(),
+        },
+    }
+}
+
+/// How ranking is set up. Secrets of the environment win.
+pub fn rank_settings(config: &Config) -> RankSettings {
+    let of = &config.rank;
+    let keys = match std::env::var("MARQUEE_RANK_KEYS") {
+        Ok(keys) => keys.split(',').map(|key| key.trim().to_owned()).collect(),
+        Err(_) => of.keys.iter().map(|key| key.0.clone()).collect(),
+    };
+    RankSettings {
+        token: of_environment("MARQUEE_RANK_TOKEN", &of.token.0),
+        keys,
+        expires_ms: of.expires_ms,
+        horizon_ms: of.horizon_ms,
+        prior: f64::from(of.prior),
+    }
+}
+
+fn of_environment(variable: &str, configured: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| configured.to_owned())
 }
 
 /// Members of epochs that ended before this time may have gone from the store, milliseconds since 1970

@@ -1,7 +1,10 @@
 //! What all handlers share.
 
 use crate::Parts;
+use crate::collector::Clients;
 use crate::metrics::CollectorMetrics;
+use crate::rank::{Known, RankSettings};
+use crate::tiles::Tiles;
 use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
@@ -29,6 +32,17 @@ pub(crate) struct App {
     pub(crate) lake: Option<Arc<LakeStatus>>,
     pub(crate) max_body_bytes: usize,
     pub(crate) clock: fn() -> i64,
+    pub(crate) allowed_origins: Vec<String>,
+    /// Empty: nobody has it.
+    pub(crate) collector_token: String,
+    pub(crate) require_signed: bool,
+    pub(crate) clients: Clients,
+    pub(crate) rank: RankSettings,
+    /// `None`: nothing is signed.
+    pub(crate) tiles: Option<Tiles>,
+    /// What was counted lately, for who ranks.
+    pub(crate) known: Known,
+    pub(crate) member_pages: bool,
     pub(crate) metrics: CollectorMetrics,
     /// One permit for each byte of a body. A request holds its permits until it is answered.
     pub(crate) in_flight: Arc<Semaphore>,
@@ -58,6 +72,14 @@ impl App {
             lake: parts.lake,
             max_body_bytes,
             clock: parts.clock,
+            allowed_origins: parts.collector.allowed_origins,
+            collector_token: parts.collector.token,
+            require_signed: parts.collector.require_signed,
+            clients: Clients::new(parts.collector.limits),
+            tiles: Tiles::new(&parts.rank.keys, parts.rank.expires_ms),
+            rank: parts.rank,
+            known: Known::default(),
+            member_pages: parts.member_pages,
             metrics: CollectorMetrics::default(),
             in_flight: Arc::new(Semaphore::new(in_flight_bytes)),
             in_flight_bytes,
@@ -76,5 +98,10 @@ impl App {
     pub(crate) fn topic_index(&self, kind: Kind) -> usize {
         let topic = &self.plan.stream(kind).topic;
         self.plan.topics().iter().position(|t| t == topic).unwrap_or(0)
+    }
+
+    /// The name of a topic of the log.
+    pub(crate) fn topic_name(&self, index: usize) -> String {
+        self.plan.topics().into_iter().nth(index).unwrap_or_default()
     }
 }

@@ -8,13 +8,31 @@
 //!
 //! Programs that are not browsers send no `Origin` and are not concerned.
 
+use crate::cors;
 use crate::problem::Problem;
 use axum::extract::Request;
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
+
+/// Refuses a request whose `Origin` is another site, and not one that may send events.
+pub(crate) fn may_send(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
+    match cors::allowed(headers, origins) {
+        Some(_) => Ok(()),
+        None => same_origin(headers),
+    }
+}
+
+/// Whether a request shows a token (`Authorization: Bearer ...`). Nobody has one that is empty.
+pub(crate) fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    // How much of a guess is right must not show in the time that this takes.
+    let hash = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    !token.is_empty() && hash(shown).as_ref() == hash(token).as_ref()
+}
 
 /// Refuses a request whose `Origin` is another site.
 pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
@@ -27,8 +45,8 @@ pub(crate) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "The header `Origin` names another site, and pages of other sites may not send \
-        events. Let that site's own server send them, or serve its pages and this collector under \
-        one host.";
+        events. Name it in [collector] allowed_origins, let that site's own server send them, or \
+        serve its pages and this collector under one host.";
     Err(Problem::new(StatusCode::FORBIDDEN, detail))
 }
 

@@ -24,18 +24,24 @@
 
 mod app;
 mod collector;
+mod cors;
 mod guard;
 mod health;
 mod mapping;
+pub mod member;
 mod metrics;
 mod page;
 mod problem;
+mod rank;
 mod script;
 mod serve;
 mod status_api;
+mod tiles;
 pub mod trends;
 mod trends_api;
 
+pub use collector::ClientLimits;
+pub use rank::RankSettings;
 pub use serve::serve;
 
 use app::App;
@@ -63,26 +69,53 @@ pub struct Parts {
     pub lake: Option<Arc<LakeStatus>>,
     /// The largest body of a request to the collector.
     pub max_body_bytes: u64,
+    /// Who may send, and how much.
+    pub collector: CollectorSettings,
+    /// Recommendations.
+    pub rank: RankSettings,
+    /// Whether the invented video service is served.
+    pub member_pages: bool,
     /// Now, in milliseconds since 1970 UTC: the record time of what is accepted.
     pub clock: fn() -> i64,
+}
+
+/// Who may send events, and how much.
+#[derive(Clone, Debug, Default)]
+pub struct CollectorSettings {
+    /// Origins whose pages may send, besides those of this server.
+    pub allowed_origins: Vec<String>,
+    /// What servers show to be neither limited nor asked for codes; empty: there is none.
+    pub token: String,
+    /// Whether others need the code of a tile.
+    pub require_signed: bool,
+    /// What one client may add.
+    pub limits: ClientLimits,
 }
 
 /// All routes. Serve them with [`serve`].
 pub fn router(parts: Parts) -> Router {
     let app = Arc::new(App::new(parts));
-    let take = |kind: Kind| post(move |state, request| collector::collect(kind, state, request));
+    let take = |kind: Kind| {
+        post(move |state, request| collector::collect(kind, state, request))
+            .options(cors::preflight)
+    };
+    let pages = match app.member_pages {
+        true => member::routes(),
+        false => Router::new().route("/", get(page::page)),
+    };
     Router::new()
         .route("/v1/impressions", take(Kind::Impression))
         .route("/v1/plays", take(Kind::Play))
+        .route("/v1/rank", post(rank::rank))
         .route("/v1/trends", get(trends_api::trends))
         .route("/v1/status", get(status_api::status))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::scrape))
-        .route("/", get(page::page))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
         .route("/marquee.js", get(script::script))
+        .merge(pages)
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::map_response(page::secure))

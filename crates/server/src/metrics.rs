@@ -8,6 +8,7 @@ mod format;
 mod lake;
 
 use crate::app::App;
+use crate::collector::{Refused, Tally};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -31,6 +32,8 @@ type Number = Gauge<f64, AtomicU64>;
 pub(crate) struct CollectorMetrics {
     requests: Family<Labels, Counter>,
     items: Family<Labels, Counter>,
+    events: Family<Labels, Counter>,
+    refused: Family<Labels, Counter>,
 }
 
 impl CollectorMetrics {
@@ -38,6 +41,19 @@ impl CollectorMetrics {
     pub(crate) fn answered(&self, kind: Kind, code: StatusCode) {
         let labels = vec![("kind", kind.plural().to_owned()), ("code", code.as_str().to_owned())];
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// What was seen of codes and limits in the events of a body.
+    pub(crate) fn looked_at(&self, kind: Kind, tally: Tally) {
+        let count = |family: &Family<Labels, Counter>, name, value: &str, count: u64| {
+            let labels = vec![("kind", kind.plural().to_owned()), (name, value.to_owned())];
+            family.get_or_create(&labels).inc_by(count);
+        };
+        count(&self.events, "signed", "yes", tally.signed);
+        count(&self.events, "signed", "no", tally.unsigned);
+        for (reason, refused) in Refused::NAMES.into_iter().zip(tally.refused) {
+            count(&self.refused, "reason", reason, refused);
+        }
     }
 
     /// The items of a body were judged, and what was accepted is durable.
@@ -296,9 +312,13 @@ fn archive(registry: &mut Registry, app: &App) {
 
 fn collector(registry: &mut Registry, app: &App) {
     let registry = registry.sub_registry_with_prefix("collector");
-    let CollectorMetrics { requests, items } = &app.metrics;
+    let CollectorMetrics { requests, items, events, refused } = &app.metrics;
     registry.register("requests", "Requests to the collector since the start", requests.clone());
     registry.register("items", "Items judged by the collector since the start", items.clone());
+    let help = "Events that were not refused, with the code of a tile (signed) and without";
+    registry.register("events", help, events.clone());
+    let help = "Events that could be read and were refused: codes and limits";
+    registry.register("refused", help, refused.clone());
     let in_flight = Number::default();
     in_flight.set((app.in_flight_bytes - app.in_flight.available_permits()) as f64);
     let help = "Bodies that the collector holds at the moment";

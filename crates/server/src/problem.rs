@@ -1,7 +1,7 @@
 //! Errors as problem documents (RFC 9457): a stable status, and words that say what to do.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value as Json, json};
 
@@ -11,6 +11,7 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     retry_after_seconds: Option<u32>,
+    header: Option<(HeaderName, &'static str)>,
     /// Extension members.
     more: Map<String, Json>,
 }
@@ -18,12 +19,24 @@ pub(crate) struct Problem {
 impl Problem {
     /// `detail` is whole sentences, the last of which says what to do.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { status, detail: detail.into(), retry_after_seconds: None, more: Map::new() }
+        Problem {
+            status,
+            detail: detail.into(),
+            retry_after_seconds: None,
+            header: None,
+            more: Map::new(),
+        }
     }
 
     /// The same request may succeed later.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// One header more.
+    pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -58,6 +71,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, headers, document.to_string()).into_response();
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
     }

@@ -5,6 +5,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use std::future::{Future, IntoFuture};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -48,7 +49,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        result = axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future() => result,
+        result = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(shutdown).into_future() => result,
         () = out_of_patience => {
             tracing::warn!("some requests took more than {GRACE:?} to end and were cut off");
             Ok(())

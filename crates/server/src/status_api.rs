@@ -43,7 +43,7 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
             "late": sum(|counters| counters.late),
             "duplicates": sum(|counters| counters.duplicates),
         },
-        "lanes": lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "lanes": lanes.iter().map(|lane| lane_json(&app, lane)).collect::<Vec<_>>(),
         "examples": app.status.examples().map(|made| json!({
             "rows": made.rows,
             "corrections": made.corrections,
@@ -93,7 +93,13 @@ fn lake_json(lake: &LakeNumbers) -> Value {
     })
 }
 
-fn lane_json(lane: &LaneStatus) -> Value {
+/// By topic: everything before is counted.
+fn next_offsets(app: &App, lane: &LaneStatus) -> Value {
+    let names = app.plan.topics().into_iter();
+    names.zip(&lane.next_offsets).map(|(name, next)| (name, json!(next))).collect()
+}
+
+fn lane_json(app: &App, lane: &LaneStatus) -> Value {
     json!({
         "lane": lane.lane,
         "ready": !lane.rebuilding,
@@ -101,6 +107,7 @@ fn lane_json(lane: &LaneStatus) -> Value {
         "watermark_ms": lane.watermark_ms,
         "frontier_ms": lane.frontier_ms,
         "events": lane.counters.events,
+        "next_offsets": next_offsets(app, lane),
         "open_cells": lane.open_cells,
         "state_bytes": lane.state_bytes,
         "state_disk_bytes": lane.state_disk_bytes,

@@ -11,11 +11,15 @@ mod collector;
 mod kinds;
 #[path = "http/limits.rs"]
 mod limits;
+#[path = "http/member.rs"]
+mod member;
 #[path = "http/pages.rs"]
 mod pages;
 #[path = "http/script.rs"]
 mod script;
 #[path = "http/serving.rs"]
 mod serving;
+#[path = "http/signed.rs"]
+mod signed;
 #[path = "http/trends.rs"]
 mod trends;

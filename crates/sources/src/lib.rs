@@ -184,14 +184,13 @@ pub trait Replay: Send {
 
 /// Takes records for a log.
 pub trait Appender: Send + Sync {
-    /// Appends records; durable on return.
-    fn append(&self, batch: &[NewRecord<'_>]) -> Result<(), SourceError>;
+    /// Appends records; durable on return. Says where they stand, in no order, as far as that is known.
+    fn append(&self, batch: &[NewRecord<'_>]) -> Result<Vec<embedded::Position>, SourceError>;
 }
 
 impl Appender for embedded::EmbeddedLog {
-    fn append(&self, batch: &[NewRecord<'_>]) -> Result<(), SourceError> {
-        embedded::EmbeddedLog::append(self, batch)?;
-        Ok(())
+    fn append(&self, batch: &[NewRecord<'_>]) -> Result<Vec<embedded::Position>, SourceError> {
+        Ok(embedded::EmbeddedLog::append(self, batch)?)
     }
 }
 

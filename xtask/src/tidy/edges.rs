@@ -7,9 +7,10 @@ use toml::{Table, Value};
 
 /// For each crate the crates of this workspace that it may use. Crates that are not listed may use
 /// all but [`ORACLE`].
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("marquee-model", &[]),
     ("marquee-expr", &[]),
+    ("marquee-recommend", &[]),
     ("marquee-pipeline", &["marquee-model", "marquee-expr"]),
     ("marquee-sources", &["marquee-model", "marquee-expr", "marquee-pipeline"]),
     ("marquee-sinks", &["marquee-model", "marquee-expr", "marquee-pipeline"]),
@@ -26,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "marquee-sources",
             "marquee-sinks",
             "marquee-runtime",
+            "marquee-recommend",
         ],
     ),
     ("marquee-oracle", &[]),
@@ -39,7 +41,7 @@ const ORACLE: &str = "marquee-oracle";
 const TESTS: [&str; 2] = ["marquee-e2e", "marquee-sim"];
 
 /// What the pure crates must not even have at hand.
-const PURE: [&str; 3] = ["marquee-model", "marquee-expr", "marquee-pipeline"];
+const PURE: [&str; 4] = ["marquee-model", "marquee-expr", "marquee-pipeline", "marquee-recommend"];
 const IMPURE: [&str; 6] = ["tokio", "rand", "rand_chacha", "getrandom", "tempfile", "ureq"];
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<Finding>> {

@@ -8,6 +8,7 @@ use super::{
     Idle, Join, JoinedImpressions, Lake, Log, LogKind, Match, Members, Partitioner, Repair,
     Runtime, Snapshots, Store, StoreKind, Stream, TimeUnit, Transform,
 };
+use super::{Pages, Rank, Secret};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -146,13 +147,33 @@ impl Default for Runtime {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), pages: Pages::None }
     }
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Collector { max_body_bytes: 4 << 20 }
+        Collector {
+            max_body_bytes: 4 << 20,
+            allowed_origins: Vec::new(),
+            token: Secret::default(),
+            require_signed: false,
+            client_rate: 0,
+            client_video_events: 0,
+            client_header: String::new(),
+        }
+    }
+}
+
+impl Default for Rank {
+    fn default() -> Self {
+        Rank {
+            token: Secret::default(),
+            keys: Vec::new(),
+            expires_ms: 6 * HOUR_MS,
+            horizon_ms: 2 * HOUR_MS,
+            prior: 50,
+        }
     }
 }
 
@@ -183,6 +204,7 @@ pub(super) mod names {
     pub(crate) const EPOCH_OF_PLAY: &[(&str, EpochOfPlay)] =
         &[("impression", EpochOfPlay::Impression), ("play", EpochOfPlay::Play)];
     pub(crate) const IDLE: &[(&str, ())] = &[("hold", ())];
+    pub(crate) const PAGES: &[(&str, Pages)] = &[("none", Pages::None), ("demo", Pages::Demo)];
     pub(crate) const STORE_KIND: &[(&str, StoreKind)] =
         &[("embedded", StoreKind::Embedded), ("cassandra", StoreKind::Cassandra)];
     pub(crate) const MEMBERS: &[(&str, Members)] = &[

@@ -38,8 +38,8 @@ pub use fault::Fault;
 pub use sections::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Consistency, EpochOfPlay,
     Expression, Http, Idle, Join, JoinedImpressions, Lake, LakePlace, Log, LogKind, Match, Members,
-    Partitioner, Repair, Runtime, S3Place, Secret, Snapshots, Store, StoreKind, Stream, TimeUnit,
-    Transform,
+    Pages, Partitioner, Rank, Repair, Runtime, S3Place, Secret, Snapshots, Store, StoreKind,
+    Stream, TimeUnit, Transform,
 };
 pub use value::{Properties, is_broker_list};
 
@@ -77,6 +77,8 @@ pub struct Config {
     pub http: Http,
     /// The part of the server that takes events.
     pub collector: Collector,
+    /// Recommendations.
+    pub rank: Rank,
     origin: Origin,
 }
 
@@ -105,6 +107,7 @@ impl Default for Config {
             runtime: Runtime::default(),
             http: Http::default(),
             collector: Collector::default(),
+            rank: Rank::default(),
             origin: Origin { file: "(built in)".into(), lines: BTreeMap::new() },
         }
     }

@@ -11,7 +11,7 @@ use super::value::{
 use super::walk::{Item, Section};
 use super::{
     Aggregate, Attribute, AttributeType, Cassandra, Collector, Config, Expression, Http, Idle,
-    Join, Log, Members, Origin, Repair, Runtime, Secret, Snapshots, Store, Stream, Transform,
+    Join, Log, Members, Origin, Rank, Repair, Runtime, Secret, Snapshots, Store, Stream, Transform,
 };
 use marquee_model::{MAX_EVENT_TIME_MS, format_duration_ms};
 use marquee_sources::json::OfRecord;
@@ -39,6 +39,7 @@ pub(super) fn config(root: &Section<'_>, base_dir: &Path, file: &str) -> Config 
         runtime: root.section("runtime", runtime),
         http: root.section("http", http),
         collector: root.section("collector", collector),
+        rank: root.section("rank", rank),
         origin: Origin { file: file.into(), lines: BTreeMap::new() },
     };
     root.refuse_unknown();
@@ -419,12 +420,77 @@ fn http(section: &Section<'_>) -> Http {
     let example = format!("{:?}", default.listen.to_string());
     let listen =
         section.parsed("listen", "an IP address and a port", &example, |text| text.parse().ok());
-    Http { listen: listen.unwrap_or(default.listen) }
+    Http {
+        listen: listen.unwrap_or(default.listen),
+        pages: section.choice("pages", default.pages, names::PAGES),
+    }
 }
 
 fn collector(section: &Section<'_>) -> Collector {
     let default = Collector::default();
     Collector {
         max_body_bytes: section.size("max_body", default.max_body_bytes, 1 << 10..=1 << 30),
+        allowed_origins: origins(section),
+        token: token(section),
+        require_signed: section
+            .item("require_signed")
+            .and_then(|item| item.boolean(true))
+            .unwrap_or_default(),
+        client_rate: section.integer("client_rate", default.client_rate, 0..=1_000_000),
+        client_video_events: section.integer(
+            "client_video_events",
+            default.client_video_events,
+            0..=1_000_000,
+        ),
+        client_header: section
+            .parsed("client_header", "the name of a header", "\"x-forwarded-for\"", |text| {
+                let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+                text.bytes().all(fits).then(|| text.to_ascii_lowercase())
+            })
+            .unwrap_or_default(),
+    }
+}
+
+/// Secrets that are sent as they are must not be guessed.
+const TOKEN_BYTES: usize = 16;
+const KEY_BYTES: usize = 32;
+
+fn token(section: &Section<'_>) -> Secret {
+    let fits = |text: &str| text.is_empty() || text.len() >= TOKEN_BYTES;
+    let token = |text: &str| fits(text).then(|| Secret(text.to_owned()));
+    let expected = "at least 16 characters that nobody can guess, or none";
+    section
+        .parsed("token", expected, "\"the output of openssl rand -hex 16\"", token)
+        .unwrap_or_default()
+}
+
+fn origins(section: &Section<'_>) -> Vec<String> {
+    const EXPECTED: &str = "https:// and a host, maybe a port, and no path";
+    const EXAMPLE: &str = "\"https://www.example.com\"";
+    let origin = |text: &str| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        let fits =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']');
+        let good = !rest.is_empty() && rest.bytes().all(fits);
+        good.then(|| text.to_ascii_lowercase())
+    };
+    let Some(item) = section.item("allowed_origins") else { return Vec::new() };
+    let items = item.list("a list of origins", "[\"https://www.example.com\"]").unwrap_or_default();
+    items.iter().filter_map(|item| item.parsed(EXPECTED, EXAMPLE, origin)).collect()
+}
+
+fn rank(section: &Section<'_>) -> Rank {
+    let default = Rank::default();
+    let key = |text: &str| (text.len() >= KEY_BYTES).then(|| Secret(text.to_owned()));
+    const EXPECTED: &str = "at least 32 characters that nobody can guess";
+    const EXAMPLE: &str = "\"the output of openssl rand -hex 32\"";
+    let keys = section.item("keys").and_then(|item| item.list("a list of secrets", "[]"));
+    let keys = keys.unwrap_or_default();
+    Rank {
+        token: token(section),
+        keys: keys.iter().filter_map(|item| item.parsed(EXPECTED, EXAMPLE, key)).collect(),
+        expires_ms: section.duration("expires", default.expires_ms, 60 * SECOND_MS..=30 * DAY_MS),
+        horizon_ms: section.duration("horizon", default.horizon_ms, SECOND_MS..=31 * DAY_MS),
+        prior: section.integer("prior", default.prior, 0..=1_000_000),
     }
 }

@@ -407,6 +407,17 @@ pub struct Runtime {
 pub struct Http {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Which pages there are besides.
+    pub pages: Pages,
+}
+
+/// Which pages the server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Those of an operator.
+    None,
+    /// The invented video service of the demo, too.
+    Demo,
 }
 
 /// `[collector]`: the part of the server that takes events.
@@ -414,4 +425,31 @@ pub struct Http {
 pub struct Collector {
     /// The largest body of a request, bytes.
     pub max_body_bytes: u64,
+    /// Origins (`https://www.example.com`) whose pages may send, besides those of this server.
+    pub allowed_origins: Vec<String>,
+    /// What a server shows to be neither limited nor asked for codes; empty: there is none.
+    pub token: Secret,
+    /// Whether events of browsers need the code of a tile.
+    pub require_signed: bool,
+    /// Events a second that one client may send for long; 0: any number.
+    pub client_rate: u32,
+    /// Events of one kind that one client may add to one video within an hour; 0: any number.
+    pub client_video_events: u32,
+    /// A header in which a proxy names the client; empty: the client is who connects.
+    pub client_header: String,
+}
+
+/// `[rank]`: recommendations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// What a server shows to be answered; empty: only callers on this machine are.
+    pub token: Secret,
+    /// Secrets that tiles are signed with: the first one signs, all are accepted.
+    pub keys: Vec<Secret>,
+    /// How long after it was served the code of a tile is good, by the time of the event, milliseconds.
+    pub expires_ms: i64,
+    /// Cells of the newest epochs that count, milliseconds.
+    pub horizon_ms: i64,
+    /// By how many impressions a rate is drawn to the mean.
+    pub prior: u32,
 }

@@ -20,6 +20,18 @@ pub(super) struct Answer {
     rejected: Vec<Rejected>,
     /// All that were rejected, listed or not.
     pub(super) rejected_count: u64,
+    /// For each lane that got any: what it has to have read to have counted all of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    positions: Vec<Place>,
+}
+
+/// How far a lane must have read.
+#[derive(Debug, Serialize)]
+pub(super) struct Place {
+    pub(super) topic: String,
+    pub(super) lane: u32,
+    /// The next offset after what was appended.
+    pub(super) offset: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +43,14 @@ struct Rejected {
 impl Answer {
     pub(super) fn accept(&mut self) {
         self.accepted += 1;
+    }
+
+    /// Where something of it was appended.
+    pub(super) fn stands_at(&mut self, place: Place) {
+        match self.positions.iter_mut().find(|known| known.lane == place.lane) {
+            Some(known) => known.offset = known.offset.max(place.offset),
+            None => self.positions.push(place),
+        }
     }
 
     pub(super) fn reject(&mut self, mut reason: String) {

@@ -4,12 +4,15 @@
 //! expressions: what would end as a dead letter there is rejected here, where its sender still
 //! listens. What a filter refuses is accepted, though it counts nowhere.
 
+use super::clients::Client;
+use super::signed::{Codes, Signed};
 use super::split;
 use crate::app::App;
 use crate::mapping;
+use crate::tiles::Refusal;
 use marquee_expr::Value;
 use marquee_model::{Kind, lane_of};
-use marquee_pipeline::prepare::{DeadReason, KEY, Prepared, REQUEST_ID, TIME};
+use marquee_pipeline::prepare::{DeadReason, KEY, Prepared, REQUEST_ID, TIME, VIDEO};
 use marquee_runtime::StreamPlan;
 use marquee_sources::embedded::MAX_RECORD_BYTES;
 use marquee_sources::json::{Mapping, RecordMeta, Values};
@@ -31,6 +34,63 @@ pub(super) struct Record<'b> {
     pub(super) payload: Cow<'b, [u8]>,
 }
 
+/// Who sends, and what is asked of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sender {
+    /// `None`: nobody knows.
+    pub(super) client: Option<Client>,
+    /// It has shown the token of servers: it is neither limited nor asked for codes.
+    pub(super) is_server: bool,
+}
+
+/// Events that were looked at, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// With the code of their tile, and without any.
+    pub(crate) signed: u64,
+    pub(crate) unsigned: u64,
+    /// Refused: by [`Refused`].
+    pub(crate) refused: [u64; 4],
+}
+
+/// Why an event that can be read is refused all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Forged,
+    Expired,
+    Unsigned,
+    Capped,
+}
+
+impl Refused {
+    /// All of them, in the order of [`Tally::refused`], as metrics call them.
+    pub(crate) const NAMES: [&'static str; 4] = ["forged", "expired", "unsigned", "capped"];
+
+    fn words(self) -> &'static str {
+        match self {
+            Refused::Forged => "code: it is not the code of this request, video, row and position",
+            Refused::Expired => {
+                "code: the tile was not on a page at the time of the event, which is too late for it or \
+                 before it was served"
+            }
+            Refused::Unsigned => {
+                "code: there is none, and this collector takes only what /v1/rank has served \
+                 ([collector] require_signed)"
+            }
+            Refused::Capped => {
+                "this client has sent as many events for this video as it may within an hour \
+                 ([collector] client_video_events)"
+            }
+        }
+    }
+}
+
+/// What is wrong with an event.
+enum Fault {
+    Dead(DeadReason),
+    Refused(Refused),
+}
+
 /// Judges the items of one body.
 pub(super) struct Judge<'a> {
     app: &'a App,
@@ -40,6 +100,8 @@ pub(super) struct Judge<'a> {
     /// The stream of the other kind, if it reads the same topic.
     other: Option<&'a StreamPlan>,
     now_ms: i64,
+    sender: Sender,
+    pub(super) tally: Tally,
     /// What is left of [`SPLIT_BYTES`].
     split_bytes: usize,
 }
@@ -54,7 +116,7 @@ struct Events {
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(app: &'a App, kind: Kind, now_ms: i64) -> Self {
+    pub(super) fn new(app: &'a App, kind: Kind, sender: Sender, now_ms: i64) -> Self {
         let other = match kind {
             Kind::Impression => Kind::Play,
             Kind::Play => Kind::Impression,
@@ -67,6 +129,8 @@ impl<'a> Judge<'a> {
             mapping: stream.decoder.mapping(),
             other: (stream.topic == other.topic).then_some(other),
             now_ms,
+            sender,
+            tally: Tally::default(),
             split_bytes: SPLIT_BYTES,
         }
     }
@@ -77,7 +141,10 @@ impl<'a> Judge<'a> {
         item: &'b [u8],
         records: &mut Vec<Record<'b>>,
     ) -> Result<(), String> {
-        let events = self.events(item)?;
+        let mut tally = self.tally;
+        let events = self.events(item, Some(&mut tally));
+        self.tally = tally;
+        let events = events?;
         let mut keys = events.keys.into_iter();
         if let (Some((lane, key)), None) = (keys.next(), keys.next()) {
             let record = Record { key, lane, payload: Cow::Borrowed(item) };
@@ -96,7 +163,7 @@ impl<'a> Judge<'a> {
     /// A record cut from an item. It is judged again: `where` may look at the list that was cut.
     fn part(&self, lane: u32, bytes: Vec<u8>) -> Result<Record<'static>, String> {
         let cut = |reason| format!("cut into the lanes of its elements it would be bad: {reason}");
-        let mut events = self.events(&bytes).map_err(cut)?;
+        let mut events = self.events(&bytes, None).map_err(cut)?;
         let Some((found, key)) = events.keys.pop_first() else { return Err(cut(String::new())) };
         if found != lane || !events.keys.is_empty() {
             return Err(cut("its elements change their request ids".to_owned()));
@@ -106,18 +173,28 @@ impl<'a> Judge<'a> {
         Ok(record)
     }
 
-    /// The lanes and keys of an item whose events are all good.
-    fn events(&self, item: &[u8]) -> Result<Events, String> {
+    /// The lanes and keys of an item whose events are all good. With a tally it is also looked at whether
+    /// its sender may send them.
+    fn events(&self, item: &[u8], tally: Option<&mut Tally>) -> Result<Events, String> {
         if item.first() != Some(&b'{')
             && let Some(kind) = kind_of_json(item)
         {
             return Err(format!("the item is {kind}, not a JSON object"));
         }
         let (mut events, mut count, mut fault) = (Events::default(), 0, None);
+        let list = self.mapping.explode.as_deref().unwrap_or_default();
+        let mut codes = tally.map(|tally| (Codes::new(item, list), tally));
         let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
         self.stream.decoder.decode(item, &meta, |event| {
+            let judged = event.map_err(Fault::Dead).and_then(|values| {
+                self.event(values, &mut events).map_err(Fault::Dead)?;
+                match &mut codes {
+                    Some((codes, tally)) => self.permit(values, codes, tally, count),
+                    None => Ok(()),
+                }
+            });
             if fault.is_none()
-                && let Err(reason) = event.and_then(|values| self.event(values, &mut events))
+                && let Err(reason) = judged
             {
                 fault = Some((count, reason));
             }
@@ -128,6 +205,44 @@ impl<'a> Judge<'a> {
             None if count == 0 => Err(self.no_events(item)),
             None => Ok(events),
         }
+    }
+
+    /// Whether the sender may send an event that can be read.
+    fn permit(
+        &self,
+        values: &Values<'_>,
+        codes: &mut Codes<'_>,
+        tally: &mut Tally,
+        element: usize,
+    ) -> Result<(), Fault> {
+        let (Value::String(request_id), Value::String(video), Value::Int(time_ms)) =
+            (&values[REQUEST_ID], &values[VIDEO], &values[TIME])
+        else {
+            unreachable!("the decoder gives a request id, a video and a time, or a dead letter");
+        };
+        let is_asked = self.app.require_signed && !self.sender.is_server;
+        let refused = match codes.check(self.app, (request_id, video, *time_ms), element) {
+            Signed::Bad(Refusal::Forged) => Some(Refused::Forged),
+            Signed::Bad(Refusal::Expired) => Some(Refused::Expired),
+            Signed::Unsigned if is_asked => Some(Refused::Unsigned),
+            Signed::Good | Signed::Unsigned if !self.may_add(video) => Some(Refused::Capped),
+            Signed::Good => {
+                tally.signed += 1;
+                None
+            }
+            Signed::Unsigned => {
+                tally.unsigned += 1;
+                None
+            }
+        };
+        let Some(refused) = refused else { return Ok(()) };
+        tally.refused[refused as usize] += 1;
+        Err(Fault::Refused(refused))
+    }
+
+    fn may_add(&self, video: &str) -> bool {
+        let clients = &self.app.clients;
+        self.sender.is_server || clients.may_add(self.sender.client, self.kind, video, self.now_ms)
     }
 
     fn event(&self, values: &Values<'_>, events: &mut Events) -> Result<(), DeadReason> {
@@ -185,11 +300,16 @@ impl<'a> Judge<'a> {
 
     /// The reason, with the element that it is about.
     #[cold]
-    fn reason(&self, item: &[u8], place: usize, reason: &DeadReason) -> String {
-        let is_where = matches!(reason, DeadReason::Expression { what: "where", .. });
+    fn reason(&self, item: &[u8], place: usize, fault: &Fault) -> String {
+        let (is_where, reason) = match fault {
+            Fault::Dead(reason) => {
+                (matches!(reason, DeadReason::Expression { what: "where", .. }), reason.to_string())
+            }
+            Fault::Refused(refused) => (false, refused.words().to_owned()),
+        };
         match self.elements(item) {
             Some(_) if !is_where => format!("element {place}: {reason}"),
-            _ => reason.to_string(),
+            _ => reason,
         }
     }
 

@@ -7,6 +7,7 @@
 //! - `items` takes it apart;
 //! - `judge` decides on each item: records to write, or the reason why it is rejected;
 //! - `split` cuts an item that belongs to several lanes;
+//! - `clients` bounds what one client may add, and `signed` looks at the codes of tiles;
 //! - `answer` says how it went.
 //!
 //! An item is accepted or rejected as a whole: if one of its exploded elements is bad, nothing of
@@ -16,45 +17,58 @@
 
 mod answer;
 mod body;
+mod clients;
 mod items;
 mod judge;
+mod signed;
 mod split;
 
 use crate::app::App;
-use crate::guard;
 use crate::problem::Problem;
-use answer::Answer;
+use crate::{cors, guard};
+use answer::{Answer, Place};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_ENCODING;
 use axum::response::{IntoResponse, Response};
-use judge::{Judge, Record};
+use clients::Client;
+use judge::{Judge, Record, Sender};
 use marquee_model::Kind;
-use marquee_sources::embedded::LogError;
+use marquee_sources::embedded::{LogError, Position};
 use marquee_sources::{NewRecord, SourceError};
 use serde_json::json;
 use std::sync::Arc;
 
+pub use clients::ClientLimits;
+pub(crate) use clients::Clients;
+pub(crate) use judge::{Refused, Tally};
+
 /// Handles one request of one kind.
 pub(crate) async fn collect(kind: Kind, State(app): State<Arc<App>>, request: Request) -> Response {
+    let origin = cors::allowed(request.headers(), &app.allowed_origins);
     let response = match receive(kind, &app, request).await {
         Ok(answer) => answer.into_response(),
         Err(problem) => problem.into_response(),
     };
     app.metrics.answered(kind, response.status());
-    response
+    // Whatever the answer is: a page that cannot read it would send again what was refused.
+    cors::tell(response, origin)
 }
 
 async fn receive(kind: Kind, app: &Arc<App>, request: Request) -> Result<Answer, Problem> {
-    guard::same_origin(request.headers())?;
+    guard::may_send(request.headers(), &app.allowed_origins)?;
     refuse_when_failed(app)?;
     refuse_encodings(&request)?;
+    let sender = Sender {
+        client: Client::of(app.clients.limits(), request.headers(), request.extensions()),
+        is_server: guard::has_token(request.headers(), &app.collector_token),
+    };
     let (body, room) = body::read(app, request).await?;
     let app = Arc::clone(app);
     // Decoding takes a while and appending waits for the disk: neither belongs on a thread that
     // serves connections. The body keeps its room there even if the client is gone.
     let work = move || {
-        let answer = take(kind, &app, &body);
+        let answer = take(kind, &app, sender, &body);
         drop(room);
         answer
     };
@@ -79,17 +93,27 @@ fn refuse_encodings(request: &Request) -> Result<(), Problem> {
 }
 
 /// Judges all items of a body and appends what is accepted.
-fn take(kind: Kind, app: &App, body: &[u8]) -> Result<Answer, Problem> {
+fn take(kind: Kind, app: &App, sender: Sender, body: &[u8]) -> Result<Answer, Problem> {
     let now_ms = (app.clock)();
-    let mut judge = Judge::new(app, kind, now_ms);
+    if !sender.is_server && app.clients.limits().rate > 0 {
+        let mut items = 0;
+        items::for_each(body, &mut |_| items += 1).map_err(not_an_array)?;
+        app.clients.take(sender.client, items, now_ms).map_err(too_fast)?;
+    }
+    let mut judge = Judge::new(app, kind, sender, now_ms);
     let (mut answer, mut records) = (Answer::default(), Vec::new());
     let each = &mut |item| match judge.judge(item, &mut records) {
         Ok(()) => answer.accept(),
         Err(reason) => answer.reject(reason),
     };
     items::for_each(body, each).map_err(not_an_array)?;
-    append(app, app.topic_index(kind), now_ms, &records)?;
+    let topic = app.topic_index(kind);
+    for position in append(app, topic, now_ms, &records)? {
+        let (lane, next_offset) = (position.lane, position.offset + 1);
+        answer.stands_at(Place { topic: app.topic_name(topic), lane, offset: next_offset });
+    }
     app.metrics.judged(kind, answer.accepted, answer.rejected_count);
+    app.metrics.looked_at(kind, judge.tally);
     Ok(answer)
 }
 
@@ -98,7 +122,7 @@ fn append<'r>(
     topic: usize,
     now_ms: i64,
     records: &'r [Record<'_>],
-) -> Result<(), Problem> {
+) -> Result<Vec<Position>, Problem> {
     let record = |record: &'r Record<'_>| NewRecord {
         topic,
         lane: record.lane,
@@ -108,7 +132,7 @@ fn append<'r>(
     };
     let batch: Vec<NewRecord<'_>> = records.iter().map(record).collect();
     match app.log.append(&batch) {
-        Ok(_) => Ok(()),
+        Ok(positions) => Ok(positions),
         // These would be faults of the collector, which chose the lanes and checked the sizes.
         Err(SourceError::Embedded(error @ (LogError::TooLarge { .. } | LogError::Unusable(_)))) => {
             Err(Problem::bug(&error))
@@ -120,6 +144,12 @@ fn append<'r>(
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5))
         }
     }
+}
+
+fn too_fast(seconds: u32) -> Problem {
+    let detail = "This client sends more events than it may ([collector] client_rate). Nothing of this \
+        request was kept: send it again later.";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds)
 }
 
 fn not_an_array(error: String) -> Problem {

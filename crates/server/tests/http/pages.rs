@@ -138,7 +138,7 @@ async fn no_such_thing() {
     server.get("/v1/trend").await.is_problem(404, "/v1/trend");
     let answer = server.get("/v1/plays").await;
     answer.is_problem(405, "does not take GET");
-    assert_eq!(answer.header("allow"), "POST");
+    assert_eq!(answer.header("allow"), "POST,OPTIONS");
     let answer = server.post("/v1/trends", "").await;
     answer.is_problem(405, "does not take POST");
     assert!(answer.header("allow").contains("GET"));

@@ -9,7 +9,7 @@ use marquee_pipeline::Settings;
 use marquee_pipeline::prepare::Stream;
 use marquee_runtime::status::StatusBoard;
 use marquee_runtime::{Plan, StreamPlan};
-use marquee_server::{Parts, router};
+use marquee_server::{CollectorSettings, Parts, RankSettings, router};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::{ClosedCell, Identity, LaneState, Store};
 use marquee_sources::embedded::{EmbeddedLog, RecordBatch};
@@ -34,6 +34,9 @@ pub(crate) struct Setup {
     pub(crate) filter: &'static str,
     pub(crate) max_body_bytes: u64,
     pub(crate) epochs_ms: Vec<i64>,
+    pub(crate) collector: CollectorSettings,
+    pub(crate) rank: RankSettings,
+    pub(crate) member_pages: bool,
 }
 
 impl Default for Setup {
@@ -46,6 +49,15 @@ impl Default for Setup {
             filter: "device != \"console\"",
             max_body_bytes: 4 << 20,
             epochs_ms: vec![HALF_HOUR_MS],
+            collector: CollectorSettings::default(),
+            rank: RankSettings {
+                token: String::new(),
+                keys: Vec::new(),
+                expires_ms: 2 * HALF_HOUR_MS,
+                horizon_ms: 4 * HALF_HOUR_MS,
+                prior: 50.0,
+            },
+            member_pages: false,
         }
     }
 }
@@ -134,6 +146,9 @@ impl Setup {
             status: Arc::clone(&status),
             lake: None,
             max_body_bytes: self.max_body_bytes,
+            collector: self.collector,
+            rank: self.rank,
+            member_pages: self.member_pages,
             clock: || NOW_MS,
         };
         Server { router: router(parts), log, store, status, folder }

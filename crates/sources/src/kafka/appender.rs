@@ -2,12 +2,13 @@
 
 use super::context::log;
 use super::{KafkaError, Role, client, settings};
+use crate::embedded::Position;
 use crate::{Appender, NewRecord, SourceError};
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -51,6 +52,17 @@ impl KafkaAppender {
         Ok(KafkaAppender { producer: Arc::new(producer), topics: topics.into() })
     }
 
+    /// The last record in each partition that got any: the others are before it.
+    fn positions(&self, batch: &Batch) -> Vec<Position> {
+        let outcomes = batch.outcomes();
+        let position = |(topic, lane, offset): &(String, i32, i64)| {
+            let topic = self.topics.iter().position(|name| name == topic)?;
+            let (lane, offset) = (u32::try_from(*lane).ok()?, u64::try_from(*offset).ok()?);
+            Some(Position { topic, lane, offset })
+        };
+        outcomes.last.iter().filter_map(position).collect()
+    }
+
     /// Hands one record to the client; whether it arrived is told to `batch`.
     fn send(&self, record: &NewRecord<'_>, batch: &Arc<Batch>) -> Result<(), ClientError> {
         let mut message = BaseRecord::<[u8], [u8], Arc<Batch>>::with_opaque_to(
@@ -79,7 +91,7 @@ impl KafkaAppender {
 impl Appender for KafkaAppender {
     /// Returns when all replicas have all records, or when one could not be delivered: then some
     /// of the others may be there.
-    fn append(&self, records: &[NewRecord<'_>]) -> Result<(), SourceError> {
+    fn append(&self, records: &[NewRecord<'_>]) -> Result<Vec<Position>, SourceError> {
         let batch = Arc::new(Batch::default());
         for record in records {
             // Counted first: its outcome may come before `send` returns.
@@ -89,7 +101,7 @@ impl Appender for KafkaAppender {
             }
         }
         match batch.wait() {
-            (0, _) => Ok(()),
+            (0, _) => Ok(self.positions(&batch)),
             (failed, reason) => {
                 Err(KafkaError::Refused { failed, all: records.len(), reason }.into())
             }
@@ -119,6 +131,8 @@ struct Outcomes {
     settled: usize,
     failed: usize,
     reason: String,
+    /// Topic, partition and the largest offset that was given there.
+    last: Vec<(String, i32, i64)>,
 }
 
 impl Batch {
@@ -172,6 +186,16 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Batch>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, batch: Arc<Batch>) {
+        if let Ok(message) = result {
+            let (topic, partition, offset) =
+                (message.topic(), message.partition(), message.offset());
+            let mut outcomes = batch.outcomes();
+            let of_place = |last: &&mut (String, i32, i64)| last.0 == topic && last.1 == partition;
+            match outcomes.last.iter_mut().find(of_place) {
+                Some(last) => last.2 = last.2.max(offset),
+                None => outcomes.last.push((topic.to_owned(), partition, offset)),
+            }
+        }
         batch.settle(result.as_ref().err().map(|(error, _)| error.clone()));
     }
 }

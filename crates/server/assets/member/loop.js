@@ -1,0 +1,100 @@
+// The loop, live: what this visitor saw or played, and how long it took until it counted.
+//
+// An event is accepted when the collector has made it durable, counted when the lane has committed a
+// position behind it, and has moved its score when the recommender says another number than before.
+
+const SHOWN = 6;
+const GIVE_UP_MS = 30_000;
+const list = document.getElementById("loop-list");
+const waiting = new Set();
+let timer = 0;
+
+const before = globalThis.marquee?.onsent;
+globalThis.marquee = Object.assign(globalThis.marquee ?? {}, { onsent: sent });
+
+/** Called by the script for each request to the collector. */
+function sent(told) {
+  before?.(told);
+  const now = Date.now();
+  for (const event of told.accepted.slice(-SHOWN)) {
+    const item = { kind: told.kind, event, positions: told.positions ?? [], from: event.ts, accepted: now };
+    item.place = show(item);
+    waiting.add(item);
+  }
+  timer ||= setTimeout(look, 60);
+}
+
+function show(item) {
+  list.querySelector(".empty")?.remove();
+  const place = document.createElement("li");
+  const name = document.createElement("strong");
+  name.textContent = `${item.kind === "plays" ? "Played" : "Saw"} ${nameOf(item.event.video_id)}`;
+  const steps = document.createElement("dl");
+  steps.className = "steps";
+  place.append(name, steps);
+  item.steps = steps;
+  step(item, "accepted, durable", `${item.accepted - item.from} ms`);
+  list.prepend(place);
+  while (list.children.length > SHOWN) list.lastElementChild.remove();
+  return place;
+}
+
+function step(item, what, value) {
+  const term = document.createElement("dt");
+  const text = document.createElement("dd");
+  term.textContent = what;
+  text.textContent = value;
+  item.steps.append(term, text);
+}
+
+function nameOf(video) {
+  const tile = document.querySelector(`[data-video-id="${CSS.escape(video)}"] .name`);
+  return tile?.textContent || document.querySelector("article.stage")?.dataset.name || video;
+}
+
+async function json(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+async function look() {
+  timer = 0;
+  try {
+    const status = await json("/v1/status");
+    const lanes = new Map(status.lanes.map((lane) => [lane.lane, lane.next_offsets]));
+    for (const item of waiting) await follow(item, lanes);
+  } catch {
+    // The processor is away: what was accepted is in the log, and is counted when it is back.
+  }
+  for (const item of waiting) if (Date.now() - item.accepted > GIVE_UP_MS) waiting.delete(item);
+  if (waiting.size > 0) timer = setTimeout(look, 120);
+}
+
+async function follow(item, lanes) {
+  const now = Date.now();
+  const isCounted = item.positions.every((p) => lanes.get(p.lane)?.[p.topic] >= p.offset);
+  if (!item.counted && isCounted) {
+    item.counted = now;
+    step(item, "counted", `${now - item.from} ms`);
+  }
+  if (!item.counted) return;
+  const why = await json(`/member/why/${encodeURIComponent(item.event.video_id)}`);
+  item.first ??= why;
+  const percent = (score) => `${(100 * score).toFixed(2)} %`;
+  // What is ranked is at most half a second old.
+  if (Date.now() - item.counted > 700) {
+    step(item, `score, place ${why.rank} of ${why.of}`, `${percent(why.score)} · ${Date.now() - item.from} ms`);
+    item.place.classList.add("done");
+    waiting.delete(item);
+  }
+}
+
+// A tile that is followed takes its request along: the play on the next page belongs to it.
+document.addEventListener("click", carryOver);
+document.addEventListener("keydown", (event) => event.key === "Enter" && carryOver(event));
+
+function carryOver(event) {
+  const tile = event.target.closest?.("a.tile");
+  if (tile) sessionStorage.setItem("marquee-demo:tile", JSON.stringify({ ...tile.dataset }));
+}
