@@ -120,6 +120,7 @@ impl Service {
             collector: wiring::collector_settings(config),
             rank: wiring::rank_settings(config),
             member_pages: config.http.pages == Pages::Demo,
+            demo: None,
             clock: wiring::now_ms,
         };
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));

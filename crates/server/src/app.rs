@@ -1,10 +1,10 @@
 //! What all handlers share.
 
-use crate::Parts;
 use crate::collector::Clients;
 use crate::metrics::CollectorMetrics;
 use crate::rank::{Known, RankSettings};
 use crate::tiles::Tiles;
+use crate::{Demo, Parts};
 use marquee_model::Kind;
 use marquee_runtime::Plan;
 use marquee_runtime::status::StatusBoard;
@@ -43,6 +43,7 @@ pub(crate) struct App {
     /// What was counted lately, for who ranks.
     pub(crate) known: Known,
     pub(crate) member_pages: bool,
+    pub(crate) demo: Option<Arc<dyn Demo>>,
     pub(crate) metrics: CollectorMetrics,
     /// One permit for each byte of a body. A request holds its permits until it is answered.
     pub(crate) in_flight: Arc<Semaphore>,
@@ -80,6 +81,7 @@ impl App {
             rank: parts.rank,
             known: Known::default(),
             member_pages: parts.member_pages,
+            demo: parts.demo,
             metrics: CollectorMetrics::default(),
             in_flight: Arc::new(Semaphore::new(in_flight_bytes)),
             in_flight_bytes,

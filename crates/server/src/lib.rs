@@ -25,6 +25,7 @@
 mod app;
 mod collector;
 mod cors;
+mod demo;
 mod guard;
 mod health;
 mod mapping;
@@ -41,6 +42,7 @@ pub mod trends;
 mod trends_api;
 
 pub use collector::ClientLimits;
+pub use demo::Demo;
 pub use rank::RankSettings;
 pub use serve::serve;
 
@@ -75,6 +77,8 @@ pub struct Parts {
     pub rank: RankSettings,
     /// Whether the invented video service is served.
     pub member_pages: bool,
+    /// The buttons of the demo; `None` everywhere else.
+    pub demo: Option<Arc<dyn Demo>>,
     /// Now, in milliseconds since 1970 UTC: the record time of what is accepted.
     pub clock: fn() -> i64,
 }

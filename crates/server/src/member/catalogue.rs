@@ -595,12 +595,15 @@ mod tests {
     #[test]
     fn ids_never_change() {
         let some: Vec<&str> = titles().iter().step_by(60).map(|title| title.id.as_str()).collect();
-        assert_eq!(some, [
+        assert_eq!(
+            some,
+            [
                 "a-quiet-orchard",
                 "dead-to-lisbon",
                 "moonlit-starlight",
                 "nobody-saw-confession",
                 "the-emerald-shadow",
-            ]);
+            ]
+        );
     }
 }

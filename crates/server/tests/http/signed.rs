@@ -62,7 +62,8 @@ async fn candidates_are_ranked_by_what_was_counted_lately() {
 
     let question = json!({ "candidates": ["shown", "loved"], "slice": { "country": "US" } });
     let of_slice = server.post("/v1/rank", question.to_string()).await.json();
-    let counted = |place: usize| (&of_slice["items"][place]["video"], &of_slice["items"][place]["plays"]);
+    let counted =
+        |place: usize| (&of_slice["items"][place]["video"], &of_slice["items"][place]["plays"]);
     assert_eq!(counted(0), (&json!("loved"), &json!(0)), "as likely as the mean: {of_slice}");
     assert_eq!(counted(1), (&json!("shown"), &json!(10)), "{of_slice}");
     server.post("/v1/rank", "{}").await.is_problem(400, "candidates");

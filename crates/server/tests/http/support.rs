@@ -149,6 +149,7 @@ impl Setup {
             collector: self.collector,
             rank: self.rank,
             member_pages: self.member_pages,
+            demo: None,
             clock: || NOW_MS,
         };
         Server { router: router(parts), log, store, status, folder }
