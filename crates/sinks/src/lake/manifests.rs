@@ -5,9 +5,9 @@
 //! acknowledgement may be lost, and a writer that was stopped for long may have made a version that
 //! the others have long passed.
 
-use super::layout::{day_in, version_of};
+use super::layout::{day_in, made_for, version_of};
 use super::manifest::{Entry, LakeFile, Manifest, Proposal, Verdict};
-use super::objects::{Objects, Put};
+use super::objects::{Listed, Objects, Put};
 use super::{FORMAT, LakeError, Layout, Row, parquet};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -233,6 +233,24 @@ impl Manifests {
         let mut listed = self.objects.list(&self.layout.files_folder(&newest.day))?;
         if self.layout.has_deltas() {
             listed.extend(self.objects.list(&self.layout.open_folder(&newest.day))?);
+        }
+        // Files are named by the version that they were made for: one of a later version than the newest
+        // says that manifests were lost, and with them what of all this is alive.
+        let is_later = |version| {
+            move |object: &&Listed| made_for(&object.path).is_some_and(|made| made > version + 1)
+        };
+        if listed.iter().any(|object| is_later(newest.version)(&object))
+            // Or they were made since the newest was read.
+            && let now = self.newest(&newest.day)?
+            && let Some(later) = listed.iter().find(is_later(now.version))
+        {
+            let what = format!(
+                "it is of a later version than the newest manifest of {}, {}: manifests are lost. Nothing of \
+                 that day is deleted. Put them back, or let `marquee verify --repair` write anew what is \
+                 missing and move away what is left over",
+                newest.day, newest.version
+            );
+            return Err(LakeError::Damaged { path: later.path.clone(), what });
         }
         let unknown = listed.into_iter().filter(|object| {
             object.modified_ms <= made_by_ms && !known.contains(object.path.as_str())
