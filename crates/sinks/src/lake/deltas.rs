@@ -163,7 +163,7 @@ impl Sealing {
     ) -> Result<(), LakeError> {
         let day = day_of(stretch);
         if !look.manifests.contains_key(&day) {
-            let manifest = self.manifests()?.newest(&day)?;
+            let manifest = self.manifests()?.newest_to_go_on(&day)?;
             self.know(&day, manifest.clone());
             look.manifests.insert(day.clone(), manifest);
         }

@@ -337,7 +337,7 @@ impl Sealing {
         let day = day_of(stretch);
         let is_old = |since: &Instant| fresh || since.elapsed() > KNOWN_FOR;
         if self.known.get(&day).is_none_or(|(_, since)| is_old(since)) {
-            let manifest = self.manifests()?.newest(&day)?;
+            let manifest = self.manifests()?.newest_to_go_on(&day)?;
             self.know(&day, manifest);
         }
         let mut lanes = self.lanes_that_closed(stretch);
