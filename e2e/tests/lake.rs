@@ -94,6 +94,9 @@ fn open_epochs_are_read_by_duckdb_while_the_service_runs_and_counted_once_when_t
     let data = Data::generated(10_000, 68);
     let lake = "url = \"file:open-lake\"\ndeltas = \"1s\"";
     let config = config(&data, "open", lake, SLICES);
+    // Long enough for a loaded machine to look at what is open.
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("idle_grace = \"15s\"", "idle_grace = \"45s\"")).unwrap();
     let (folder, log) = (data.file("open-lake"), data.file("open.log"));
     let view = lake::until_now(&folder);
     let read = |duckdb: &DuckDb| lake::cells(duckdb, &view);

@@ -163,3 +163,42 @@ fn members_of_open_epochs_stay_in_the_store() {
     assert_eq!(service.terminate(), Some(0));
     assert!(members_of(&data.file("lake-data/store")) >= open, "{open} cells are open");
 }
+
+/// What the lake alone still has is not taken away by a repair that could not make it again.
+#[test]
+fn a_repair_keeps_what_it_cannot_make_again() {
+    let Some(duckdb) = DuckDb::find() else { return };
+    let data = Data::generated(3_000, 94);
+    let config = config(&data, "lake");
+    serve(&data, &config);
+    let folder = data.file("lake-lake");
+    let view = lake::by_manifests(&folder);
+    let named = "create or replace view named as select * from
+        read_parquet(getvariable('files'), hive_partitioning = true, filename = true)";
+    let largest = "select filename, video_id from named where impressions > 2 order by all limit 1";
+    let row = &duckdb.rows(&[&view, named, largest])[0];
+    let (file, video) = (row[0].as_str().unwrap(), row[1].as_str().unwrap());
+    let plain = format!("read_parquet('{file}', hive_partitioning = false)");
+    let copy = format!(
+        "copy (select * replace (case when video_id = '{video}' then impression_requests[2:]
+                                 else impression_requests end as impression_requests)
+               from {plain}) to '{file}.new' (format parquet)"
+    );
+    duckdb.rows(&[&copy]);
+    std::fs::rename(format!("{file}.new"), file).unwrap();
+    let planted = std::fs::read(file).unwrap();
+    for flags in [&[][..], &["--repair"]] {
+        let found = verify(&config, flags).expect_code(1);
+        let lines = String::from_utf8(found.stdout).unwrap();
+        let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+        assert_eq!((&line["place"], &line["video"]), (&"lake".into(), &video.into()), "{line}");
+        assert_ne!(line["repaired"], true, "{line}");
+        assert_eq!(std::fs::read(file).unwrap(), planted, "the file stays");
+    }
+    assert_eq!(lake::differing_members(&duckdb, &data, &view), 1, "of all others none is lost");
+    // A file that is gone cannot be made again, either.
+    std::fs::rename(file, format!("{file}.gone")).unwrap();
+    verify(&config, &["--repair"]).expect_code(1).expect_words("cannot be made again");
+    std::fs::rename(format!("{file}.gone"), file).unwrap();
+    assert_eq!(lake::differing_members(&duckdb, &data, &view), 1);
+}

@@ -115,7 +115,8 @@ pub fn seal_now(
     Ok(status.numbers())
 }
 
-/// Writes stretches of lanes anew that were found wrong in the lake, and returns what was done.
+/// Writes stretches of lanes anew that were found wrong in the lake, and returns what was done, and how
+/// many were left: the store no longer has what the lake had of them.
 ///
 /// # Errors
 /// The lake or the store failed: some of them may be left.
@@ -123,11 +124,11 @@ pub fn write_anew(
     settings: &SealerSettings,
     store: Arc<dyn Store>,
     stretches: &BTreeSet<(i64, u32)>,
-) -> Result<LakeNumbers, LakeError> {
+) -> Result<(LakeNumbers, usize), LakeError> {
     let status = status_of(settings);
     let mut work = Work::new(settings, store, &status, &Stop::default())?;
-    work.sealing.write_anew(stretches, (settings.now_ms)())?;
-    Ok(status.numbers())
+    let left = work.sealing.write_anew(stretches, (settings.now_ms)())?;
+    Ok((status.numbers(), left.len()))
 }
 
 fn status_of(settings: &SealerSettings) -> Arc<LakeStatus> {

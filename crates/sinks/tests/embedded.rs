@@ -347,3 +347,27 @@ fn repairs_are_there_after_the_store_was_opened_again_each_once() {
     let left = Gap::unrepaired(store.gaps().unwrap(), &found);
     assert_eq!(left, [Gap { from_ms: 3000, ..gap }]);
 }
+
+/// No join leaves such a store, but what its damage left must be sealed and compared, too.
+#[test]
+fn a_cell_whose_longest_epoch_is_lost_still_shows_its_epoch() {
+    let identity = Identity { epochs_ms: vec![60_000, 20_000], ..identity() };
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(folder.path(), &identity, true, memory()).unwrap();
+    let key = |epoch_start_ms, epoch_ms| CellKey {
+        video: "v".to_owned(),
+        epoch_start_ms,
+        epoch_ms,
+        slice: String::new(),
+    };
+    let keys = [key(100_000, 20_000), key(180_000, 60_000), key(220_000, 20_000)];
+    let counts = CellCounts { impressions: 1, plays: 0 };
+    let chunk = chunk::encode([IdRef::of("request")].into_iter());
+    let cell = |key| ClosedCell { key, counts, chunks: [chunk.clone(), Vec::new()] };
+    let cells: Vec<ClosedCell<'_>> = keys.iter().map(cell).collect();
+    store.write_closed(0, 1, &cells, Some(&LaneState::default())).unwrap();
+    let epochs = |from_ms, to_ms| Vec::from_iter(store.epochs_between(from_ms, to_ms).unwrap());
+    assert_eq!(epochs(0, i64::MAX), [60_000, 180_000]);
+    assert_eq!(epochs(0, 180_000), [60_000]);
+    assert_eq!(epochs(180_000, 240_000), [180_000]);
+}

@@ -154,3 +154,23 @@ pub(crate) const BUGS: [Bug; 14] = [
         edits: &[(OWNER, "if self.claims.releases() != releases {", "if false {")],
     },
 ];
+
+const MANIFEST: &str = "crates/sinks/src/lake/manifest.rs";
+
+/// Faults of the lake's protocol, which has a simulation of its own: random histories of three writers
+/// that are refused, cut off, stalled and killed at any call, and of stores that grow and are repaired
+/// meanwhile (`crates/sinks/src/lake/tests.rs`).
+pub(crate) const LAKE_BUGS: [Bug; 2] = [
+    Bug {
+        name: "a stalled owner's older file in place of a repaired one",
+        edits: &[(
+            MANIFEST,
+            "if there != *base || self.sweeps != *sweeps {",
+            "if self.sweeps != *sweeps {",
+        )],
+    },
+    Bug {
+        name: "unlisted files dropped while a writer that began before may list them",
+        edits: &[(MANIFEST, "            next.sweeps += 1;\n", "")],
+    },
+];

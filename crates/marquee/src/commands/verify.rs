@@ -100,13 +100,16 @@ impl Arguments {
         };
         let mut report = self.compare(&config, &plan, (&*store, lake), events)?;
         report.notes.extend(note);
+        let mut written = Ok(());
         if let (Some(settings), Some(lake)) = (&settings, &report.lake)
             && self.repair
             && !lake.anew.is_empty()
         {
-            write_anew(settings, store, lake)?;
+            written = write_anew(settings, store, lake);
         }
-        self.say(&report, started.elapsed().as_secs_f64())
+        // What was found is said whatever became of it.
+        let said = self.say(&report, started.elapsed().as_secs_f64());
+        written.and(said)
     }
 
     fn compare(
@@ -267,7 +270,7 @@ fn write_anew(
     store: Arc<dyn Store>,
     lake: &LakeReport,
 ) -> Result<(), Failure> {
-    let written = sealer::write_anew(settings, store, &lake.anew).map_err(|error| {
+    let (written, left) = sealer::write_anew(settings, store, &lake.anew).map_err(|error| {
         Failure::Failed(format!(
             "the lake was not repaired: {error}. The store is; run the same once more"
         ))
@@ -276,6 +279,13 @@ fn write_anew(
         "{} stretches of lanes written anew into the lake, {} files, {} bytes",
         written.sealed, written.files, written.bytes
     );
+    if left > 0 {
+        return Err(Failure::Failed(format!(
+            "{left} stretches of lanes in the lake stay as they are: the store no longer has all of what \
+             they held (by members_retention or retention), so they cannot be made again. Put their files \
+             back from a copy of the lake"
+        )));
+    }
     Ok(())
 }
 

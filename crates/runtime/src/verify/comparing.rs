@@ -141,10 +141,11 @@ impl Comparing<'_> {
         at.waiting_members = 0;
         let waiting = std::mem::take(&mut at.waiting);
         self.tally.cells += waiting.len() as u64;
-        let mut differences = self.compare_store(at, &waiting)?;
+        let (mut differences, gone) = self.compare_store(at, &waiting)?;
         if at.has_lake {
             let of_store = differences.iter().filter(|d| d.repaired == Some(false));
-            let stays: BTreeSet<CellKey> = of_store.map(Difference::cell).collect();
+            let mut stays: BTreeSet<CellKey> = of_store.map(Difference::cell).collect();
+            stays.extend(gone);
             differences.extend(self.compare_lake(at, &waiting, &stays)?);
         }
         let order =
@@ -157,13 +158,16 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Which of these cells differ in the store; with a repair, what they lack is written.
+    /// Which of these cells differ in the store; with a repair, what they lack is written. And the cells
+    /// whose members have gone from it, though it keeps others': nothing can be made of them again.
     fn compare_store(
         &mut self,
         at: &LaneEpoch,
         waiting: &[Waiting],
-    ) -> Result<Vec<Difference>, VerifyError> {
+    ) -> Result<(Vec<Difference>, Vec<CellKey>), VerifyError> {
         let kept = self.store.members(at.lane, &keys(waiting))?;
+        let is_gone = |(cell, kept): (&CellKey, &Kept)| kept.sets.is_none().then(|| cell.clone());
+        let gone = kept.iter().flatten().filter_map(is_gone).collect();
         let is_repair = self.repairing.is_some();
         let (mut differences, mut fixes) = (Vec::new(), Vec::new());
         self.differing(
@@ -187,7 +191,7 @@ impl Comparing<'_> {
             repairing.write(at.lane, at.epoch, fixes)?;
         }
         differences.iter().for_each(|difference| self.tally.take(difference, at.epoch));
-        Ok(differences)
+        Ok((differences, gone))
     }
 
     /// Which of these cells differ in the lake. A repair writes a lane's stretch anew in the end, from

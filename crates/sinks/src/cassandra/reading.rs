@@ -102,14 +102,13 @@ impl CassandraStore {
         Ok(())
     }
 
-    /// Starts of the longest epochs that have cells. Every event counts in all lengths, so the longest
-    /// shows all.
+    /// Starts of the longest epochs that have cells, of whatever length.
     pub(super) fn read_epochs(&self, from_ms: i64, to_ms: i64) -> Result<BTreeSet<i64>, SinkError> {
         let longest_ms = self.shared.generation.epochs_ms()[0];
         let (from_ms, to_ms) = (Some(from_ms), Some(to_ms));
         let slices = self.slices(&CellQuery { from_ms, to_ms, ..CellQuery::default() })?;
-        let of_longest = slices.into_iter().filter(|slice| slice.epoch_ms == longest_ms);
-        Ok(of_longest.map(|slice| slice.epoch_start_ms).collect())
+        let epoch = |start_ms: i64| start_ms - start_ms.rem_euclid(longest_ms);
+        Ok(slices.into_iter().map(|slice| epoch(slice.epoch_start_ms)).collect())
     }
 
     /// The counts of one lane, or of each one, in epochs that start within a time.

@@ -321,7 +321,8 @@ fn connect(options: &ClusterOptions) -> Result<(Runtime, Session), ClusterError>
     if let Tls::Trusting(authorities) = &options.tls {
         builder = super::tls::encrypted(builder, authorities)?;
     }
-    let session = runtime.block_on(builder.build()).map_err(|error| of_session(&error))?;
+    let session =
+        runtime.block_on(builder.build()).map_err(|error| of_session(&error, &options.tls))?;
     Ok((runtime, session))
 }
 
@@ -583,15 +584,26 @@ fn of_row(error: &NextRowError) -> ClusterError {
     }
 }
 
-fn of_session(error: &NewSessionError) -> ClusterError {
+/// The driver tells in words only what another try does not change.
+fn of_session(error: &NewSessionError, tls: &Tls) -> ClusterError {
     let words = error.to_string();
-    // The driver tells a refused name or password in words only.
-    let is_refused = words.contains("uthentication") || words.contains("credentials");
+    let says = |what: &[&str]| what.iter().any(|what| words.contains(what));
     match error {
         NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => {
             ClusterError::Refused(words)
         }
-        _ if is_refused => ClusterError::Refused(words),
+        _ if says(&["uthentication", "credentials"]) => ClusterError::Refused(format!(
+            "{words} ([store] username and password, or MARQUEE_CASSANDRA_USERNAME and \
+             MARQUEE_CASSANDRA_PASSWORD of the environment)"
+        )),
+        _ if says(&["peer certificate"]) => ClusterError::Refused(format!(
+            "{words} ([store] tls must name the authorities that have signed the certificates of the \
+             nodes, which must be made out to the addresses in [store] nodes)"
+        )),
+        _ if *tls == Tls::Off && says(&["frame header"]) => ClusterError::Unavailable(format!(
+            "{words} (a node that takes clients by TLS alone ends plain connections like this: then \
+             set [store] tls)"
+        )),
         _ => ClusterError::Unavailable(words),
     }
 }

@@ -285,8 +285,10 @@ impl CassandraStore {
             timestamp: start_timestamp(value.at.epoch_start_ms),
             ttl_seconds: value.ttl_seconds,
         });
-        let counts = gathered.counts.iter().cloned();
-        self.write(&members.chain(counts).collect::<Vec<_>>())?;
+        // Members before the counts that count them: whoever reads a count and then the members finds
+        // them (the lake's deltas do).
+        self.write(&members.collect::<Vec<_>>())?;
+        self.write(&gathered.counts)?;
         for (at, video, lane, counts) in &gathered.cells {
             self.shared.views.note(at, video, *lane, *counts);
         }

@@ -187,8 +187,8 @@ impl EmbeddedStore {
         Ok(members)
     }
 
-    /// See [`crate::Store::epochs_between`]: goes from epoch to epoch, past the cells of each. Every
-    /// event counts in all lengths, so the longest shows all.
+    /// See [`crate::Store::epochs_between`]: goes from epoch to epoch, past the cells of each. All
+    /// lengths are looked at: an event counts in each, but a damaged store may have lost the longest.
     pub(super) fn stored_epochs(
         &self,
         from_ms: i64,
@@ -196,16 +196,19 @@ impl EmbeddedStore {
     ) -> Result<BTreeSet<i64>, SinkError> {
         let snapshot = self.db.snapshot();
         let longest_ms = self.generation.epochs_ms()[0];
-        let start = |time_ms: i64| keys::epoch_start(longest_ms, time_ms.max(0));
-        let (mut from, to) = (start(from_ms), start(to_ms));
         let mut epochs = BTreeSet::new();
-        while from < to
-            && let Some(first) = snapshot.range(&self.counts, from..to.clone()).next()
-        {
-            let key = first.key().map_err(|e| failed(&self.path, &e))?;
-            let epoch_start_ms = self.row_key(&key)?.epoch_start_ms;
-            epochs.insert(epoch_start_ms);
-            from = start(epoch_start_ms + 1);
+        for &epoch_ms in self.generation.epochs_ms() {
+            let start = |time_ms: i64| keys::epoch_start(epoch_ms, time_ms.max(0));
+            let (mut from, to) = (start(from_ms), start(to_ms));
+            while from < to
+                && let Some(first) = snapshot.range(&self.counts, from..to.clone()).next()
+            {
+                let key = first.key().map_err(|e| failed(&self.path, &e))?;
+                let epoch_start_ms = self.row_key(&key)?.epoch_start_ms;
+                let epoch = epoch_start_ms - epoch_start_ms.rem_euclid(longest_ms);
+                epochs.insert(epoch);
+                from = start(epoch.saturating_add(longest_ms));
+            }
         }
         Ok(epochs)
     }

@@ -100,10 +100,21 @@ impl Sealing {
         let (manifests, made, done) = Default::default();
         let next_ms = now_ms + interval_ms;
         let mut look = Look { layout, gaps, now_ms, interval_ms, next_ms, manifests, made, done };
+        // What fails is not tried again at once: there may be a lot that was written for nothing.
+        self.deltas.next_ms = now_ms + interval_ms / 8;
+        let mut damage = Ok(());
         for lane in 0..layout.lanes {
-            self.look_at_lane(lane, &mut look)?;
+            match self.look_at_lane(lane, &mut look) {
+                // One day that cannot be written must not keep the others from it.
+                Err(error @ LakeError::Damaged { .. }) => {
+                    look.done.remove(&lane);
+                    damage = damage.and(Err(error));
+                }
+                done => done?,
+            }
         }
-        self.list_deltas(look)
+        self.list_deltas(look)?;
+        damage
     }
 
     fn look_at_lane(&mut self, lane: u32, look: &mut Look<'_>) -> Result<(), LakeError> {
@@ -152,7 +163,7 @@ impl Sealing {
     ) -> Result<(), LakeError> {
         let day = day_of(stretch);
         if !look.manifests.contains_key(&day) {
-            let manifest = self.manifests()?.newest(&day)?;
+            let manifest = self.manifests()?.newest_to_go_on(&day)?;
             self.know(&day, manifest.clone());
             look.manifests.insert(day.clone(), manifest);
         }

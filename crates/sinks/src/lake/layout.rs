@@ -153,6 +153,12 @@ pub(super) fn day_in(path: &str) -> Option<&str> {
     path.rsplit('/').nth(1)?.strip_prefix("day=")
 }
 
+/// The version that a file was made for, by its path; `None` for what is none.
+pub(super) fn made_for(path: &str) -> Option<u64> {
+    let (_, rest) = path.rsplit_once("-v")?;
+    rest.split_once("-p")?.0.parse().ok()
+}
+
 /// The version in the path of a manifest; `None` for what is none.
 pub(super) fn version_of(path: &str) -> Option<u64> {
     let name = path.rsplit('/').next()?.strip_suffix(".json")?;

@@ -5,9 +5,9 @@
 //! acknowledgement may be lost, and a writer that was stopped for long may have made a version that
 //! the others have long passed.
 
-use super::layout::{day_in, version_of};
+use super::layout::{day_in, made_for, version_of};
 use super::manifest::{Entry, LakeFile, Manifest, Proposal, Verdict};
-use super::objects::{Objects, Put};
+use super::objects::{Listed, Objects, Put};
 use super::{FORMAT, LakeError, Layout, Row, parquet};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -127,6 +127,51 @@ impl Manifests {
         Err(self.crowded(day))
     }
 
+    /// The newest manifest of a day, for who will write the next one. A day without any is only begun
+    /// where no file of it says that there were some.
+    ///
+    /// # Errors
+    /// As of [`Manifests::newest`], and all manifests of the day are lost.
+    pub(super) fn newest_to_go_on(&self, day: &str) -> Result<Manifest, LakeError> {
+        let newest = self.newest(day)?;
+        if newest.version == 0 {
+            self.none_is_later(&newest, &self.files_of(day)?)?;
+        }
+        Ok(newest)
+    }
+
+    /// Files in a day's folders.
+    fn files_of(&self, day: &str) -> Result<Vec<Listed>, LakeError> {
+        let mut listed = self.objects.list(&self.layout.files_folder(day))?;
+        if self.layout.has_deltas() {
+            listed.extend(self.objects.list(&self.layout.open_folder(day))?);
+        }
+        Ok(listed)
+    }
+
+    /// Files are named by the version that they were made for: one of a later version than the next
+    /// says that manifests were lost, and with them what of all files is alive. (Some are made for the
+    /// next, by who ended before it was listed.)
+    fn none_is_later(&self, newest: &Manifest, listed: &[Listed]) -> Result<(), LakeError> {
+        let later = |newest: &Manifest| {
+            let is_later = |made| made > newest.version + 1;
+            listed.iter().find(|file| made_for(&file.path).is_some_and(is_later))
+        };
+        if later(newest).is_none() {
+            return Ok(());
+        }
+        // Unless it was made since the newest was read.
+        let newest = self.newest(&newest.day)?;
+        let Some(file) = later(&newest) else { return Ok(()) };
+        let what = format!(
+            "it is of a later version than the newest manifest of {}, {}: manifests are lost, and \
+             nothing of that day is written or deleted. Put them back; or move the files of that day \
+             out of the lake, and it is written anew from the store",
+            newest.day, newest.version
+        );
+        Err(LakeError::Damaged { path: file.path.clone(), what })
+    }
+
     /// Calls `each` with every row of an entry, in the order of cells.
     ///
     /// # Errors
@@ -230,10 +275,8 @@ impl Manifests {
             .map(|file| file.path.as_str())
             .chain(newest.dropped.iter().map(|dropped| dropped.path.as_str()))
             .collect();
-        let mut listed = self.objects.list(&self.layout.files_folder(&newest.day))?;
-        if self.layout.has_deltas() {
-            listed.extend(self.objects.list(&self.layout.open_folder(&newest.day))?);
-        }
+        let listed = self.files_of(&newest.day)?;
+        self.none_is_later(newest, &listed)?;
         let unknown = listed.into_iter().filter(|object| {
             object.modified_ms <= made_by_ms && !known.contains(object.path.as_str())
         });

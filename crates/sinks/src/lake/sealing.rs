@@ -141,8 +141,14 @@ impl Sealing {
             }
             self.say_waiting();
         }
-        self.write_deltas(&layout, &gaps, now_ms)?;
-        self.look_again(&layout, &gaps, now_ms)?;
+        match self.write_deltas(&layout, &gaps, now_ms) {
+            Err(error @ LakeError::Damaged { .. }) => damage = damage.and(Err(error)),
+            done => done?,
+        }
+        match self.look_again(&layout, &gaps, now_ms) {
+            Err(error @ LakeError::Damaged { .. }) => damage = damage.and(Err(error)),
+            done => done?,
+        }
         self.say_waiting();
         damage?;
         self.status.change(|numbers| numbers.looks += 1);
@@ -268,7 +274,7 @@ impl Sealing {
     }
 
     /// A file of a base is not there: either it was replaced meanwhile, or it was lost.
-    fn gone(
+    pub(super) fn gone(
         &mut self,
         (stretch, lane): (i64, u32),
         base: &Base,
@@ -279,7 +285,9 @@ impl Sealing {
         let is_lost = manifest.base(stretch, lane) == *base;
         self.know(&day, manifest);
         if is_lost {
-            let what = "the newest manifest lists it, and it is not there".to_owned();
+            let what = "the newest manifest lists it, and it is not there (`marquee verify --repair` \
+                        writes what it held anew)";
+            let what = what.to_owned();
             return Err(LakeError::Damaged { path, what });
         }
         self.status.change(|numbers| numbers.stale += 1);
@@ -329,7 +337,7 @@ impl Sealing {
         let day = day_of(stretch);
         let is_old = |since: &Instant| fresh || since.elapsed() > KNOWN_FOR;
         if self.known.get(&day).is_none_or(|(_, since)| is_old(since)) {
-            let manifest = self.manifests()?.newest(&day)?;
+            let manifest = self.manifests()?.newest_to_go_on(&day)?;
             self.know(&day, manifest);
         }
         let mut lanes = self.lanes_that_closed(stretch);
@@ -352,6 +360,7 @@ impl Sealing {
     /// Looks at some of what was sealed before, and takes away what is not alive any more.
     fn look_again(&mut self, layout: &Layout, gaps: &[Gap], now_ms: i64) -> Result<(), LakeError> {
         let until = Instant::now() + self.settings.look_again;
+        let mut damage = Ok(());
         if self.again.is_empty() {
             let closed_ms = self.closed_ms.iter().copied().max().unwrap_or(0);
             let epochs = self.store.epochs_between(0, closed_ms)?;
@@ -365,12 +374,15 @@ impl Sealing {
             } else if self.may_be_forgotten(layout, stretch, now_ms) {
                 self.store.forget_members(stretch, stretch + layout.stretch_ms)?;
             }
-            self.sweep(&day_of(stretch), now_ms)?;
+            match self.sweep(&day_of(stretch), now_ms) {
+                Err(error @ LakeError::Damaged { .. }) => damage = damage.and(Err(error)),
+                done => done?,
+            }
             if Instant::now() >= until {
                 break;
             }
         }
-        Ok(())
+        damage
     }
 
     /// Whether the store may let the members of a stretch go: its time there is over, and the lake has

@@ -373,3 +373,25 @@ fn a_listed_file_that_somebody_removed_is_said_aloud_and_keeps_nothing_else() {
     assert!(error.to_string().contains("is not there"), "{error}");
     assert!(memory.files().iter().any(|(path, _)| path.contains("T000001Z")), "epoch 1 is there");
 }
+
+/// Without manifests nobody knows what of a day's files is alive: none is taken away.
+#[test]
+fn files_of_a_day_whose_manifests_are_lost_are_not_swept() {
+    let (store, memory) = (Arc::new(MemoryStore::new()), Arc::new(Memory::default()));
+    for epoch in 0..3 {
+        store.add(0, epoch, 0, 1, false);
+        store.close(0, epoch + 1);
+        store.close(1, epoch + 1);
+        seal_all(&store, &memory);
+    }
+    let files = memory.files();
+    for manifest in memory.list("manifests/generation=generation/day=1970-01-01").expect("memory") {
+        memory.delete(&manifest.path).expect("it is memory");
+    }
+    let mut sealing = sealing(&store, memory.clone());
+    let error = (0..5).find_map(|_| sealing.tick(0).err()).expect("it is said");
+    assert!(error.to_string().contains("manifests are lost"), "{error}");
+    for (path, bytes) in files {
+        assert_eq!(memory.get(&path).expect("it is memory"), Some(bytes), "{path}");
+    }
+}

@@ -58,7 +58,7 @@ impl Writing<'_> {
             print.see(key, *counts, is_complete(self.gaps, key));
         }
         let cells: Vec<(CellKey, CellCounts)> = cells.into_iter().collect();
-        let of_lake = self.files_to_unite(base, &cells);
+        let of_lake = self.files_to_unite(base, &cells)?;
         let mut output = Output::new(self, version, false);
         let size = |(_, counts): &(CellKey, CellCounts)| counts.impressions + counts.plays;
         let ranges = ranges(&cells, self.settings.memory_bytes, size);
@@ -108,15 +108,24 @@ impl Writing<'_> {
     /// The files of the lake that have something which the store may lack: those of the entry. Deltas
     /// were read from the store, which only grows; unless somebody has restored an older one, whose
     /// counts are smaller.
-    fn files_to_unite(&self, base: &Base, cells: &[(CellKey, CellCounts)]) -> Vec<LakeFile> {
+    fn files_to_unite(
+        &self,
+        base: &Base,
+        cells: &[(CellKey, CellCounts)],
+    ) -> Result<Vec<LakeFile>, LakeError> {
         let mut files = base.entry.as_ref().map(|entry| entry.files.clone()).unwrap_or_default();
         if let Some(open) = &base.open {
+            let state = self.store.lane_state(self.lane)?.unwrap_or_default();
             let sums = cells.iter().fold(CellCounts::default(), |sum, (_, of)| sum.plus(*of));
-            if sums.impressions < open.impressions || sums.plays < open.plays {
+            let is_behind = sums.impressions < open.impressions || sums.plays < open.plays;
+            // Or has begun again from what it was then.
+            let is_older = state.life < open.life
+                || open.next_offsets.iter().zip(&state.next_offsets).any(|(then, now)| now < then);
+            if is_behind || is_older {
                 files.extend(open.files.iter().cloned());
             }
         }
-        files
+        Ok(files)
     }
 
     /// What the store holds of some cells.
