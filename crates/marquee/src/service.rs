@@ -12,7 +12,7 @@ use marquee_runtime::examples::{Examples, ExamplesSettings};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::sealer::{Sealer, SealerSettings};
 use marquee_runtime::{Plan, SystemClock, open_files, pages};
-use marquee_server::Parts;
+use marquee_server::{Annotations, Parts, What};
 use marquee_sinks::embedded::OWNER_FILE;
 use marquee_sinks::lake::SealingSettings;
 use marquee_sinks::snapshots::SnapshotFolder;
@@ -43,6 +43,7 @@ pub struct Service {
     examples: Option<Examples>,
     /// `None` where raw events are not kept.
     archive: Option<Archive>,
+    annotations: Arc<Annotations>,
 }
 
 /// Why a service stops.
@@ -110,6 +111,8 @@ impl Service {
         );
         let archive = archive::start(config, &plan, log.again(), &store.readers, &lanes, fail)?;
         let examples = start_examples(config, &plan, again, &store, &lanes, &stop)?;
+        let ops = wiring::ops_settings(config, &plan);
+        let annotations = ops.annotations.clone();
         let parts = Parts {
             plan,
             log: log.appender(),
@@ -120,6 +123,7 @@ impl Service {
             collector: wiring::collector_settings(config),
             rank: wiring::rank_settings(config),
             member_pages: config.http.pages == Pages::Demo,
+            ops,
             demo: None,
             clock: wiring::now_ms,
         };
@@ -139,6 +143,7 @@ impl Service {
             sealer,
             examples,
             archive,
+            annotations,
         })
     }
 
@@ -194,6 +199,7 @@ impl Service {
             return Err(Failure::Failed(reason));
         }
         self.lanes.stop().map_err(Failure::failed)?;
+        self.annotations.add(What::Stop, "asked to end, and all is committed", wiring::now_ms());
         match served {
             Ok(result) => result.map_err(Failure::failed),
             Err(panic) => Err(Failure::failed(panic)),

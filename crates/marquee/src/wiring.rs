@@ -11,10 +11,12 @@ use marquee_model::Kind;
 use marquee_pipeline::Settings;
 use marquee_pipeline::prepare;
 use marquee_pipeline::settings as pipeline;
+use marquee_runtime::lanes::LanesSettings;
 use marquee_runtime::{Plan, StreamPlan};
-use marquee_server::{ClientLimits, CollectorSettings, RankSettings};
+use marquee_server::{Annotations, ClientLimits, CollectorSettings, OpsSettings, RankSettings};
 use marquee_sources::json::{self, Decoder, Mapping};
 use marquee_sources::kafka::KafkaOptions;
+use std::sync::Arc;
 
 /// Compiles a configuration. All faults of its expressions are reported together.
 pub fn plan(config: &Config) -> Result<Plan, Failure> {
@@ -97,6 +99,23 @@ pub fn rank_settings(config: &Config) -> RankSettings {
         expires_ms: of.expires_ms,
         horizon_ms: of.horizon_ms,
         prior: f64::from(of.prior),
+    }
+}
+
+/// The operator's page of a process that begins now.
+pub fn ops_settings(config: &Config, plan: &Plan) -> OpsSettings {
+    let version = env!("CARGO_PKG_VERSION");
+    let settings = LanesSettings::name_of(plan);
+    OpsSettings {
+        token: of_environment("MARQUEE_HTTP_TOKEN", &config.http.token.0),
+        allowed_hosts: config.http.allowed_hosts.clone(),
+        is_public: !config.http.listen.ip().is_loopback(),
+        batch_interval_ms: config.runtime.batch_interval_ms,
+        annotations: Arc::new(Annotations::begin(
+            &config.store.path.join("annotations.ndjson"),
+            &format!("marquee {version}, settings {}", &settings[..8]),
+            now_ms(),
+        )),
     }
 }
 

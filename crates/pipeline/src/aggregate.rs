@@ -234,7 +234,7 @@ impl Aggregate {
     /// Where the members of one event go. `silent` counts without writing members that are
     /// certain to have been written before.
     pub fn of_request<'a>(&'a mut self, request: RequestId<'a>, silent: bool) -> OfRequest<'a> {
-        OfRequest { aggregate: self, request, number: None, silent }
+        OfRequest { aggregate: self, request, number: None, silent, after_ms: None }
     }
 
     /// Looks at the cells that events will mostly be counted in, so that they are in the cache when
@@ -432,9 +432,24 @@ pub struct OfRequest<'a> {
     /// Its index, once one member has needed it.
     number: Option<u32>,
     silent: bool,
+    /// From the impression to the play of the first pair that the event makes.
+    after_ms: Option<i64>,
+}
+
+impl OfRequest<'_> {
+    /// From the impression to the play of the first pair that the event has made, milliseconds.
+    #[inline]
+    pub fn after_ms(&self) -> Option<i64> {
+        self.after_ms
+    }
 }
 
 impl Emit for OfRequest<'_> {
+    #[inline]
+    fn pair(&mut self, after_ms: i64) {
+        self.after_ms.get_or_insert(after_ms);
+    }
+
     fn member(&mut self, member: Member) {
         if !self.aggregate.bases.is_empty() && self.aggregate.is_based(&member, self.request.key) {
             return;

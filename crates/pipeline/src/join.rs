@@ -67,6 +67,11 @@ pub struct Member {
 pub trait Emit {
     /// Called once for each member, the first time that it is found in a state.
     fn member(&mut self, member: Member);
+
+    /// Called for each pair of an impression and a play that is looked at because they match, with
+    /// the time from the impression to the play.
+    #[inline]
+    fn pair(&mut self, _after_ms: i64) {}
 }
 
 /// What became of an event.
@@ -338,6 +343,7 @@ impl Scope<'_> {
             if !self.is_match(event.video, event.time_ms, &play) {
                 continue;
             }
+            emit.pair(play.time_ms - event.time_ms);
             if let (Some((handle, at)), Some(group)) = (kept, group.as_deref_mut()) {
                 self.count_in_cohort(epoch, group, handle, at, &play, emit);
             }
@@ -390,6 +396,7 @@ impl Scope<'_> {
                 if !fact.is_impression() || !self.is_match(fact.video, shown_ms, &play) {
                     continue;
                 }
+                emit.pair(time_ms - shown_ms);
                 self.count_in_cohort(shown_in, group, handle, place, &play, emit);
                 if let Some(stored) = stored {
                     self.count_by_play(plays, stored, shown_in, emit);

@@ -9,6 +9,7 @@ use crate::aggregate::{Aggregate, CellChange, CellPlace, RequestId};
 use crate::chunk;
 use crate::join::cold::{ColdError, ColdPlace};
 use crate::join::{Applied, Join, StateSize};
+use crate::matches::Matches;
 use crate::prepare::{DeadReason, Prepared, RECORD_TIME, REQUEST_ID, Stream, TIME};
 use crate::settings::Settings;
 use crate::symbols::Symbols;
@@ -119,6 +120,7 @@ pub struct LanePipeline {
     join: Join,
     aggregate: Aggregate,
     counters: Counters,
+    matches: Matches,
     mode: Mode,
     waiting: Waiting,
     scratch: Vec<u8>,
@@ -151,6 +153,7 @@ impl LanePipeline {
             join: Join::new(&settings.settings, seed, resume.frontier, kept_from),
             aggregate: Aggregate::new(seed),
             counters: resume.counters,
+            matches: Matches::default(),
             mode,
             waiting: Waiting::default(),
             scratch: Vec::new(),
@@ -236,6 +239,9 @@ impl LanePipeline {
             let id = RequestId { text, key: event.request, is_uuid: *is_uuid };
             let mut members = self.aggregate.of_request(id, is_silent);
             let applied = self.join.apply(&event, &self.symbols, &mut members);
+            if applied == Applied::New && self.mode == Mode::Live {
+                self.matches.note(event.kind, members.after_ms());
+            }
             each(*record, self.verdict(applied, late));
         }
         waiting.clear();
@@ -419,6 +425,11 @@ impl LanePipeline {
     /// What has been read up to the lane's position.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What has found its partner since this state was begun.
+    pub fn matches(&self) -> &Matches {
+        &self.matches
     }
 
     /// How large the state is, symbols and cells included.

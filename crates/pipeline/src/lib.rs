@@ -13,6 +13,7 @@ pub mod aggregate;
 pub mod chunk;
 pub mod join;
 pub mod lane;
+pub mod matches;
 pub mod prepare;
 pub mod settings;
 pub mod snapshot;

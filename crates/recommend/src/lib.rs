@@ -91,19 +91,23 @@ pub struct Ranked {
 }
 
 impl Ranking {
-    /// Candidates in order, the best first; a candidate that is named twice stands once. Those that are
-    /// equal stand in the order of their names.
-    pub fn rank(self, recent: &Recent, candidates: Vec<String>) -> Vec<Ranked> {
+    /// What a video of which so much was counted is put in its place by.
+    pub fn score(self, recent: &Recent, counted: Counted) -> f64 {
         let mean = recent.mean().unwrap_or(0.0);
-        let score = |counted: Counted| match self {
+        match self {
             Ranking::SmoothedTakeRate { prior } => {
                 let shown = counted.impressions as f64 + prior;
                 if shown > 0.0 { (counted.plays as f64 + prior * mean) / shown } else { mean }
             }
-        };
+        }
+    }
+
+    /// Candidates in order, the best first; a candidate that is named twice stands once. Those that are
+    /// equal stand in the order of their names.
+    pub fn rank(self, recent: &Recent, candidates: Vec<String>) -> Vec<Ranked> {
         let ranked = |video: String| {
             let counted = recent.of(&video);
-            Ranked { video, score: score(counted), propensity: 1.0, counted }
+            Ranked { video, score: self.score(recent, counted), propensity: 1.0, counted }
         };
         let mut ranked: Vec<Ranked> = candidates.into_iter().map(ranked).collect();
         ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.video.cmp(&b.video)));

@@ -11,6 +11,7 @@ pub mod lanes;
 
 mod clock;
 pub mod examples;
+pub mod history;
 pub mod open_files;
 pub mod pages;
 mod plan;

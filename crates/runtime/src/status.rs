@@ -5,7 +5,10 @@
 
 use crate::archive::ArchiveStatus;
 use crate::examples::ExamplesStatus;
+use crate::history::{BatchNote, Bucket, History, LetterSample};
 use marquee_pipeline::lane::Counters;
+use marquee_pipeline::matches::Matches;
+use marquee_sinks::letters::LetterKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,6 +35,8 @@ pub struct LaneStatus {
     pub end_offsets: Vec<u64>,
     /// What was read up to `next_offsets`.
     pub counters: Counters,
+    /// What has found its partner since the process began to count.
+    pub matches: Matches,
     /// Milliseconds since 1970 UTC, `None` before enough was read.
     pub watermark_ms: Option<i64>,
     /// Start of the first open epoch, milliseconds since 1970 UTC.
@@ -113,6 +118,7 @@ struct Board {
     examples: Option<ExamplesStatus>,
     /// `None` where raw records are not kept.
     archive: Option<ArchiveStatus>,
+    history: History,
 }
 
 impl StatusBoard {
@@ -171,6 +177,29 @@ impl StatusBoard {
     pub fn set(&self, status: LaneStatus) {
         let lane = status.lane as usize;
         self.lock().lanes[lane] = status;
+    }
+
+    /// Notes a batch that was written, after the lanes were [`set`](Self::set).
+    pub fn note_batch(&self, note: &BatchNote) {
+        let Board { lanes, history, .. } = &mut *self.lock();
+        history.note_batch(note, lanes);
+    }
+
+    /// Keeps samples of letters.
+    pub fn note_letters(&self, samples: Vec<(LetterKind, LetterSample)>) {
+        let mut board = self.lock();
+        samples.into_iter().for_each(|(kind, sample)| board.history.note_letter(kind, sample));
+    }
+
+    /// The last letters of a kind that this process has written, the newest first.
+    pub fn letters(&self, kind: LetterKind) -> Vec<LetterSample> {
+        self.lock().history.letters(kind)
+    }
+
+    /// Batches that ended from a time on (milliseconds since 1970 UTC), added up by second (half
+    /// an hour of them is kept) or by minute (a day), the oldest first.
+    pub fn history(&self, from_ms: i64, by_minute: bool) -> Vec<Bucket> {
+        self.lock().history.buckets(from_ms, by_minute)
     }
 
     /// Notes that an owner failed: the process is about to end.

@@ -2,6 +2,7 @@
 
 use crate::collector::Clients;
 use crate::metrics::CollectorMetrics;
+use crate::ops;
 use crate::rank::{Known, RankSettings};
 use crate::tiles::Tiles;
 use crate::{Demo, Parts};
@@ -44,6 +45,9 @@ pub(crate) struct App {
     pub(crate) known: Known,
     pub(crate) member_pages: bool,
     pub(crate) demo: Option<Arc<dyn Demo>>,
+    pub(crate) ops: ops::OpsSettings,
+    /// One permit for each operator's page that is kept up to date.
+    pub(crate) streams: Arc<Semaphore>,
     pub(crate) metrics: CollectorMetrics,
     /// One permit for each byte of a body. A request holds its permits until it is answered.
     pub(crate) in_flight: Arc<Semaphore>,
@@ -82,6 +86,8 @@ impl App {
             known: Known::default(),
             member_pages: parts.member_pages,
             demo: parts.demo,
+            ops: parts.ops,
+            streams: Arc::new(Semaphore::new(ops::STREAMS)),
             metrics: CollectorMetrics::default(),
             in_flight: Arc::new(Semaphore::new(in_flight_bytes)),
             in_flight_bytes,

@@ -77,13 +77,18 @@ pub(crate) async fn loopback_names_only(request: Request, next: Next) -> Respons
     Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
 }
 
-/// Whether the host of `host[:port]` can only be this machine.
-fn is_loopback(host: &str) -> bool {
+/// The name or address in `host[:port]`.
+pub(crate) fn name_of_host(host: &str) -> String {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Whether the host of `host[:port]` can only be this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = name_of_host(host);
     // Names under localhost never leave the machine either (RFC 6761).
     name == "localhost"
         || name.ends_with(".localhost")

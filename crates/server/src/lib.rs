@@ -1,4 +1,4 @@
-//! HTTP: the collector, the trends API, health, metrics and the live page.
+//! HTTP: the collector, the trends API, ranking, health, metrics and the pages.
 //!
 //! The server stands at both ends of the pipeline. What members' clients send, the
 //! [collector](self#routes) checks and appends to the log; what the lanes have written to the
@@ -10,28 +10,31 @@
 //! |---|---|
 //! | `POST /v1/impressions`, `/v1/plays` | the collector: an object, an array or NDJSON |
 //! | `GET /v1/trends` | cells, a page at a time; parameters in [`trends`] |
-//! | `GET /v1/status` | what the live page shows besides; **unstable**, for that page only |
+//! | `POST /v1/rank` | candidates in an order, each place signed |
+//! | `GET /v1/status` | how the lanes are doing; **unstable** |
 //! | `GET /healthz`, `/readyz`, `/metrics` | for whoever runs the process |
-//! | `GET /`, `/page.js`, `/page.css` | the live page, which loads nothing from anywhere else |
+//! | `GET /ops`, `/ops/...` | the operator's page ([`ops`](OpsSettings)) |
+//! | `GET /` | the [member] page of the demo; elsewhere it leads to `/ops` |
 //! | `GET /marquee.js` | the script that any site may put on its pages to send events |
 //!
 //! Every error is a problem document (RFC 9457) whose `detail` says what to do.
 //!
-//! **What it never does.** It counts nothing, it never writes to the store, it authenticates
-//! nobody, and it speaks no TLS: who may reach it is decided by the address it listens on, or by a
-//! proxy. Against web pages of other sites it has two guards: [`serve`] on a loopback address
-//! answers only to loopback names, and the collector refuses a foreign `Origin`.
+//! **What it never does.** It counts nothing, it never writes to the store, and it speaks no TLS: who
+//! may reach it is decided by the address it listens on, or by a proxy. Operators and servers that
+//! send or rank show tokens. Against web pages of other sites it has guards: [`serve`] on a loopback
+//! address answers only to loopback names, and the collector refuses an `Origin` that nobody allowed.
 
 mod app;
 mod collector;
 mod cors;
 mod demo;
 mod guard;
+mod headers;
 mod health;
 mod mapping;
 pub mod member;
 mod metrics;
-mod page;
+mod ops;
 mod problem;
 mod rank;
 mod script;
@@ -43,11 +46,14 @@ mod trends_api;
 
 pub use collector::ClientLimits;
 pub use demo::Demo;
+pub use ops::OpsSettings;
+pub use ops::annotations::{Annotation, Annotations, What};
 pub use rank::RankSettings;
 pub use serve::serve;
 
 use app::App;
 use axum::Router;
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use marquee_model::Kind;
 use marquee_runtime::Plan;
@@ -77,6 +83,8 @@ pub struct Parts {
     pub rank: RankSettings,
     /// Whether the invented video service is served.
     pub member_pages: bool,
+    /// The operator's page.
+    pub ops: OpsSettings,
     /// The buttons of the demo; `None` everywhere else.
     pub demo: Option<Arc<dyn Demo>>,
     /// Now, in milliseconds since 1970 UTC: the record time of what is accepted.
@@ -105,7 +113,7 @@ pub fn router(parts: Parts) -> Router {
     };
     let pages = match app.member_pages {
         true => member::routes(),
-        false => Router::new().route("/", get(page::page)),
+        false => Router::new().route("/", get(|| async { Redirect::to("/ops") })),
     };
     Router::new()
         .route("/v1/impressions", take(Kind::Impression))
@@ -116,12 +124,11 @@ pub fn router(parts: Parts) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::scrape))
-        .route("/page.js", get(page::script))
-        .route("/page.css", get(page::style))
         .route("/marquee.js", get(script::script))
         .merge(pages)
+        .merge(ops::routes(&app))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(axum::middleware::map_response(page::secure))
+        .layer(axum::middleware::map_response(headers::secure))
         .with_state(app)
 }

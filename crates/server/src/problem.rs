@@ -48,6 +48,11 @@ impl Problem {
         self
     }
 
+    /// The words of it.
+    pub(crate) fn into_detail(self) -> String {
+        self.detail
+    }
+
     /// A bug. It is logged, since the client cannot do anything about it.
     pub(crate) fn bug(error: &dyn std::fmt::Display) -> Self {
         tracing::error!("a request failed by a fault of this program: {error}");

@@ -13,6 +13,8 @@ mod kinds;
 mod limits;
 #[path = "http/member.rs"]
 mod member;
+#[path = "http/ops.rs"]
+mod ops;
 #[path = "http/pages.rs"]
 mod pages;
 #[path = "http/script.rs"]

@@ -21,6 +21,7 @@ pub(super) fn faults(config: &Config, earlier: &[Fault]) -> Vec<Fault> {
         folders,
         log_names,
         lake,
+        signed,
     ];
     let mut faults: Vec<Fault> = checks.into_iter().flat_map(|check| check(config)).collect();
     let in_section = |fault: &Fault| match fault.key.split_once('.') {
@@ -50,6 +51,21 @@ fn shared_topic(config: &Config) -> Vec<Fault> {
                 .with_hint("otherwise every record is read as an impression and as a play")
         })
         .collect()
+}
+
+/// Nobody can send a code that nobody has signed.
+fn signed(config: &Config) -> Vec<Fault> {
+    let has_keys = !config.rank.keys.is_empty() || std::env::var_os("MARQUEE_RANK_KEYS").is_some();
+    if !config.collector.require_signed || has_keys {
+        return Vec::new();
+    }
+    let (found, expected) =
+        ("true without [rank] keys", "keys that tiles are signed with, or false");
+    let fault = config.fault("collector.require_signed", found, expected, "false");
+    vec![
+        fault
+            .with_hint("set [rank] keys, or MARQUEE_RANK_KEYS, to what `/v1/rank` shall sign with"),
+    ]
 }
 
 /// The streams whose attributes slices are made of: a play that counts in its impressions' cells

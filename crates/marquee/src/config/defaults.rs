@@ -147,7 +147,12 @@ impl Default for Runtime {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), pages: Pages::None }
+        Http {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            pages: Pages::None,
+            token: Secret::default(),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 

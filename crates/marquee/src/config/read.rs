@@ -423,6 +423,8 @@ fn http(section: &Section<'_>) -> Http {
     Http {
         listen: listen.unwrap_or(default.listen),
         pages: section.choice("pages", default.pages, names::PAGES),
+        token: token(section),
+        allowed_hosts: hosts(section),
     }
 }
 
@@ -462,6 +464,19 @@ fn token(section: &Section<'_>) -> Secret {
     section
         .parsed("token", expected, "\"the output of openssl rand -hex 16\"", token)
         .unwrap_or_default()
+}
+
+fn hosts(section: &Section<'_>) -> Vec<String> {
+    const EXPECTED: &str = "a host without https:// and without a port";
+    const EXAMPLE: &str = "\"marquee.example.com\"";
+    let host = |text: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+        let good = !text.is_empty() && text.bytes().all(fits);
+        good.then(|| text.to_ascii_lowercase())
+    };
+    let Some(item) = section.item("allowed_hosts") else { return Vec::new() };
+    let items = item.list("a list of hosts", "[\"marquee.example.com\"]").unwrap_or_default();
+    items.iter().filter_map(|item| item.parsed(EXPECTED, EXAMPLE, host)).collect()
 }
 
 fn origins(section: &Section<'_>) -> Vec<String> {

@@ -409,6 +409,10 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Which pages there are besides.
     pub pages: Pages,
+    /// What an operator shows; empty: nobody changes anything.
+    pub token: Secret,
+    /// Names besides loopback ones under which the operator's page is answered.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// Which pages the server has.

@@ -8,12 +8,14 @@ use super::room::Room;
 use super::snapshots::Saving;
 use super::{LaneError, LanesSettings};
 use crate::clock::Clock;
+use crate::history::LetterSample;
 use crate::plan::{Plan, StreamPlan};
 use crate::status::LaneStatus;
 use marquee_expr::Value;
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::lane::{LaneSettings, Verdict};
 use marquee_pipeline::prepare::{DeadReason, REQUEST_ID, TIME};
+use marquee_sinks::letters::LetterKind;
 use marquee_sinks::{Gap, LaneCommit, LaneState};
 use marquee_sources::{Limit, Record, Source, SourceError};
 use smallvec::SmallVec;
@@ -439,7 +441,9 @@ impl LaneOwner {
             return; // it was written before the commit that is being caught up with
         }
         let payload = record.payload.unwrap_or_default();
-        let at = Place { source: &self.sources[topic], offset: record.offset, record: payload };
+        let now_ms = self.clock.now_ms();
+        let (source, offset) = (&self.sources[topic], record.offset);
+        let at = Place { source, offset, record: payload, now_ms };
         match verdict {
             Verdict::Late(reason) => self.letters.late(&at, reason.code()),
             Verdict::Dead(reason) => self.letters.dead(&at, &reason.to_string()),
@@ -566,6 +570,11 @@ impl LaneOwner {
         }
     }
 
+    /// Samples of what was put aside since they were taken last.
+    pub(super) fn take_samples(&mut self) -> Vec<(LetterKind, LetterSample)> {
+        self.letters.take_samples()
+    }
+
     /// What the board shows.
     pub(super) fn status(&self, log: &dyn Source) -> LaneStatus {
         let longest_ms = self.plan.settings.longest_ms();
@@ -588,6 +597,7 @@ impl LaneOwner {
             open_cells: self.pipeline.open_cell_count() as u64,
             replayed_records: self.replayed_records,
             snapshot: self.saving.status(),
+            matches: *self.pipeline.matches(),
             ..self.progress.clone()
         }
     }

@@ -1,5 +1,6 @@
 //! The late and the dead-letter output of one lane.
 
+use crate::history::LetterSample;
 use marquee_sinks::letters::{ALL_OF_IT, Letter, LetterKind, LetterOutput, Letterbox};
 use marquee_sinks::{LaneState, SinkError};
 
@@ -7,12 +8,16 @@ use marquee_sinks::{LaneState, SinkError};
 /// elements, and each letter holds the whole record.
 const LETTERS_A_RECORD: usize = 4;
 
+/// Letters of a batch of which samples are kept for who looks at the service.
+const SAMPLES_A_BATCH: usize = 10;
+
 /// Both outputs.
 pub(super) struct Letters {
     late: Output,
     dead: Output,
     /// Of the place that they are in.
     name: String,
+    samples: Vec<(LetterKind, LetterSample)>,
 }
 
 /// One output, and what it has said of the last record.
@@ -28,18 +33,19 @@ impl Output {
     }
 
     /// Writes a letter, unless the record has one for this reason, or enough for others.
-    fn write(&mut self, at: &Place<'_>, code: Option<&str>, reason: &str) {
-        let Place { source, offset, record } = *at;
+    fn write(&mut self, at: &Place<'_>, code: Option<&str>, reason: &str) -> bool {
+        let Place { source, offset, record, .. } = *at;
         let is_same = self.last.as_ref().is_some_and(|(s, o)| s == source && *o == offset);
         if !is_same {
             self.last = Some((source.to_owned(), offset));
             self.reasons.clear();
         }
         if self.reasons.len() >= LETTERS_A_RECORD || self.reasons.iter().any(|r| r == reason) {
-            return;
+            return false;
         }
         self.reasons.push(reason.to_owned());
         Letter::write(self.file.pending(), source, offset, code, reason, record);
+        true
     }
 }
 
@@ -59,6 +65,7 @@ impl Letters {
             late: open(LetterKind::Late, state.late_bytes)?,
             dead: open(LetterKind::Dead, state.dead_bytes)?,
             name,
+            samples: Vec::new(),
         })
     }
 
@@ -67,11 +74,27 @@ impl Letters {
             "max_facts" => "the request has more than [join] max_facts events in this epoch",
             _ => "an epoch that it counts in, or could match in, is closed in this lane",
         };
-        self.late.write(at, Some(code), reason);
+        if self.late.write(at, Some(code), reason) {
+            self.sample(LetterKind::Late, at, reason);
+        }
     }
 
     pub(super) fn dead(&mut self, at: &Place<'_>, reason: &str) {
-        self.dead.write(at, None, reason);
+        if self.dead.write(at, None, reason) {
+            self.sample(LetterKind::Dead, at, reason);
+        }
+    }
+
+    fn sample(&mut self, kind: LetterKind, at: &Place<'_>, reason: &str) {
+        if self.samples.len() < SAMPLES_A_BATCH {
+            let Place { source, offset, record, now_ms } = *at;
+            self.samples.push((kind, LetterSample::new(now_ms, source, offset, reason, record)));
+        }
+    }
+
+    /// Samples of what was written since they were taken last.
+    pub(super) fn take_samples(&mut self) -> Vec<(LetterKind, LetterSample)> {
+        std::mem::take(&mut self.samples)
     }
 
     /// Makes durable what was written, and notes in the state how far that is.
@@ -90,4 +113,6 @@ pub(super) struct Place<'a> {
     pub(super) source: &'a str,
     pub(super) offset: u64,
     pub(super) record: &'a [u8],
+    /// When it was read, milliseconds since 1970 UTC.
+    pub(super) now_ms: i64,
 }

@@ -15,6 +15,7 @@ use super::resume::Resumption;
 use super::room::Sharers;
 use super::snapshots::Refused;
 use super::{LaneError, LanesSettings};
+use crate::history::{BatchNote, Stage, Stages};
 use crate::status::StatusBoard;
 use marquee_sinks::Sink;
 use marquee_sources::{AssignedLane, Change, Commit, Source, SourceError};
@@ -108,6 +109,14 @@ struct Taking {
 struct Batch {
     started: Duration,
     found: Found,
+    records: u64,
+    stages: Stages,
+}
+
+impl Batch {
+    fn begun(started: Duration) -> Self {
+        Batch { started, found: Found::Nothing, records: 0, stages: Stages::default() }
+    }
 }
 
 /// What a batch found to read.
@@ -171,8 +180,10 @@ impl Owner {
             Phase::Reads(batch) => self.read(batch),
             Phase::Writes(batch) => self.write(batch),
             Phase::Tells(batch) => self.tell(batch),
-            Phase::Saves(batch) => {
+            Phase::Saves(mut batch) => {
+                let began = self.passed();
                 self.save_one();
+                batch.stages.add(Stage::Snapshot, self.passed() - began);
                 Ok(self.end_batch(batch))
             }
             Phase::Rests { until } => Ok(self.rest(until)),
@@ -358,11 +369,12 @@ impl Owner {
     }
 
     fn begin_batch(&mut self) {
-        self.phase = Phase::Reads(Batch { started: self.passed(), found: Found::Nothing });
+        self.phase = Phase::Reads(Batch::begun(self.passed()));
     }
 
     /// Reads from each lane, until there is nothing more, or the batch is large or old enough.
     fn read(&mut self, mut batch: Batch) -> Result<Next, LaneError> {
+        let began = self.passed();
         let (mut records, mut is_behind, mut is_full) = (0, false, false);
         for lane in &mut self.lanes {
             let reading = lane.read(&mut *self.source)?;
@@ -373,7 +385,10 @@ impl Owner {
         if records > 0 {
             batch.found = Found::Some;
         }
-        let took = self.passed() - batch.started;
+        let now = self.passed();
+        batch.records += records as u64;
+        batch.stages.add(Stage::Join, now - began);
+        let took = now - batch.started;
         let left = self.batch_time().saturating_sub(took);
         if is_full || (is_behind && left.is_zero() && records > 0) {
             batch.found = Found::Much;
@@ -397,7 +412,8 @@ impl Owner {
     }
 
     /// Makes durable what was read.
-    fn write(&mut self, batch: Batch) -> Result<Next, LaneError> {
+    fn write(&mut self, mut batch: Batch) -> Result<Next, LaneError> {
+        let begun = self.passed();
         let mut gaps = Vec::new();
         for lane in &mut self.lanes {
             gaps.extend(lane.take_gaps(&*self.source));
@@ -411,20 +427,28 @@ impl Owner {
         }
         if !commits.is_empty() {
             let began = self.settings.clock.passed();
+            batch.stages.add(Stage::Pack, began - begun);
             self.store.commit(&commits)?;
             self.wrote = self.settings.clock.passed() - began;
+            batch.stages.add(Stage::Store, self.wrote);
         }
         self.phase = Phase::Tells(batch);
         Ok(Next::Step)
     }
 
     /// Tells the log, and lets time move.
-    fn tell(&mut self, batch: Batch) -> Result<Next, LaneError> {
+    fn tell(&mut self, mut batch: Batch) -> Result<Next, LaneError> {
+        let began = self.passed();
         self.tell_log()?;
+        batch.stages.add(Stage::Tell, self.passed() - began);
         let took = self.passed() - batch.started;
         for lane in &mut self.lanes {
             lane.committed(took);
             self.status.set(lane.status(&*self.source));
+            let samples = lane.take_samples();
+            if !samples.is_empty() {
+                self.status.note_letters(samples);
+            }
         }
         if self.has_due_snapshot() {
             self.phase = Phase::Saves(batch);
@@ -435,6 +459,11 @@ impl Owner {
 
     /// Decides when the next batch begins.
     fn end_batch(&mut self, batch: Batch) -> Next {
+        if batch.records > 0 {
+            let Batch { records, stages, .. } = batch;
+            let at_ms = self.settings.clock.now_ms();
+            self.status.note_batch(&BatchNote { at_ms, records, stages });
+        }
         match batch.found {
             _ if self.stops() => Next::Step,
             Found::Much => Next::Step,
@@ -499,8 +528,7 @@ impl Owner {
             }
         }
         if !std::mem::replace(&mut self.has_settled, true) && self.has_frontier_to_write() {
-            let batch = Batch { started: self.passed(), found: Found::Nothing };
-            self.phase = Phase::Writes(batch);
+            self.phase = Phase::Writes(Batch::begun(self.passed()));
             return Ok(Next::Step);
         }
         self.source.flush_commits();

@@ -29,6 +29,7 @@ fn lane(lane: u32) -> LaneStatus {
         batches: 8,
         last_batch_seconds: 0.25,
         last_batch_records: 3,
+        matches: Default::default(),
     }
 }
 
@@ -97,9 +98,10 @@ async fn metrics() {
 async fn the_page_is_served_and_loads_nothing_else() {
     let server = Server::new();
     for (uri, content_type) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
-        ("/page.css", "text/css; charset=utf-8"),
+        ("/ops", "text/html; charset=utf-8"),
+        ("/ops/assets/ops.js", "text/javascript; charset=utf-8"),
+        ("/ops/assets/ops.css", "text/css; charset=utf-8"),
+        ("/ops/assets/base.css", "text/css; charset=utf-8"),
     ] {
         let answer = server.get(uri).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, content_type));

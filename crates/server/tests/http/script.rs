@@ -14,7 +14,7 @@ async fn any_site_may_load_it_and_only_it() {
     assert_eq!(answer.header("cross-origin-resource-policy"), "cross-origin");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     assert!(answer.text.starts_with("// marquee.js ") && answer.text.ends_with("})();\n"));
-    for uri in ["/", "/page.js", "/v1/trends", "/v1/status"] {
+    for uri in ["/", "/ops/assets/ops.js", "/v1/trends", "/v1/status"] {
         let headers = server.get(uri).await.headers;
         assert!(!headers.contains_key("access-control-allow-origin"), "{uri}");
     }

@@ -9,7 +9,7 @@ use marquee_pipeline::Settings;
 use marquee_pipeline::prepare::Stream;
 use marquee_runtime::status::StatusBoard;
 use marquee_runtime::{Plan, StreamPlan};
-use marquee_server::{CollectorSettings, Parts, RankSettings, router};
+use marquee_server::{CollectorSettings, Demo, OpsSettings, Parts, RankSettings, router};
 use marquee_sinks::embedded::EmbeddedStore;
 use marquee_sinks::{ClosedCell, Identity, LaneState, Store};
 use marquee_sources::embedded::{EmbeddedLog, RecordBatch};
@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) collector: CollectorSettings,
     pub(crate) rank: RankSettings,
     pub(crate) member_pages: bool,
+    pub(crate) ops: OpsSettings,
+    pub(crate) demo: Option<Arc<dyn Demo>>,
 }
 
 impl Default for Setup {
@@ -58,6 +60,14 @@ impl Default for Setup {
                 prior: 50.0,
             },
             member_pages: false,
+            ops: OpsSettings {
+                token: String::new(),
+                allowed_hosts: Vec::new(),
+                is_public: false,
+                batch_interval_ms: 250,
+                annotations: Arc::default(),
+            },
+            demo: None,
         }
     }
 }
@@ -149,7 +159,8 @@ impl Setup {
             collector: self.collector,
             rank: self.rank,
             member_pages: self.member_pages,
-            demo: None,
+            ops: self.ops,
+            demo: self.demo,
             clock: || NOW_MS,
         };
         Server { router: router(parts), log, store, status, folder }
