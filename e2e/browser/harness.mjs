@@ -57,13 +57,13 @@ export class Harness {
     return `${this.address}/site/${name}.html`;
   }
 
-  /** The same on a host of its own: another port is another origin. */
+  /** The same on a host of its own: another port is another origin (MARQUEE_SITE_PORT, if it is named). */
   async otherSite(html) {
     const server = createServer((request, response) => {
       response.setHeader("content-type", "text/html; charset=utf-8");
       response.end(html);
     });
-    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    await new Promise((resolve) => server.listen(Number(process.env.MARQUEE_SITE_PORT ?? 0), "127.0.0.1", resolve));
     this.closers.push(() => new Promise((resolve) => server.close(resolve)));
     return `http://127.0.0.1:${server.address().port}/`;
   }

@@ -7,6 +7,7 @@
 
 use crate::program::{root, run, run_within};
 use crate::skip;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -40,13 +41,14 @@ impl Browser {
     }
 
     /// Runs a check of `e2e/browser/FILE.mjs` against the service at `address`; panics with all
-    /// that it said unless it passed.
+    /// that it said unless it passed. `more`: what else of its environment it reads.
     #[track_caller]
-    pub fn check(&self, file: &str, name: &str, address: &str) {
+    pub fn check(&self, file: &str, name: &str, address: &str, more: &[(&str, &str)]) {
         // A check that failed has poisoned nothing but the lock.
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut command = node(&["run.mjs", file, name]);
         command.env("MARQUEE_ADDRESS", address).env("MARQUEE_CHROMIUM", &self.chromium);
+        command.envs(more.iter().copied());
         let finished = run_within(&mut command, TIME_LIMIT);
         let said = String::from_utf8_lossy(&finished.stdout);
         assert_eq!(finished.code, Some(0), "{file}: {name}\n{said}{}", finished.stderr);
@@ -61,6 +63,12 @@ impl Browser {
         names.sort_unstable();
         names
     }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
 }
 
 fn node(arguments: &[&str]) -> Command {

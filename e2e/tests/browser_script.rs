@@ -2,7 +2,7 @@
 //! not, and all of it arrives, once. Each test is a check of the same name in e2e/browser; the cells
 //! of a real service judge.
 
-use marquee_e2e::browser::Browser;
+use marquee_e2e::browser::{Browser, free_port};
 use marquee_e2e::data::Data;
 use marquee_e2e::service::Service;
 
@@ -30,9 +30,16 @@ fn check(file: &str, name: &str, more: &str) {
     let path = data.file("service");
     let places =
         format!("[log]\npath = \"{0}/log\"\n[store]\npath = \"{0}/store\"\n", path.display());
-    let config = data.write("service.toml", format!("{CONFIG}{places}{more}"));
+    // Pages of another site: its port must be known before the service starts.
+    let port = free_port().to_string();
+    let origins = format!("allowed_origins = [\"http://127.0.0.1:{port}\"]\n");
+    let collector = match more.is_empty() {
+        true => format!("[collector]\n{origins}"),
+        false => format!("{more}{origins}"),
+    };
+    let config = data.write("service.toml", format!("{CONFIG}{places}{collector}"));
     let service = Service::start(&config, &data.file("service.log"));
-    browser.check(file, name, &service.address);
+    browser.check(file, name, &service.address, &[("MARQUEE_SITE_PORT", &port)]);
     assert_eq!(service.terminate(), Some(0));
 }
 
@@ -70,7 +77,6 @@ mod seen {
         a_request_that_changes_before_it_was_seen_is_not_seen,
         a_random_walk_is_what_an_independent_tally_says,
         a_click_counts_the_impression_and_the_play_at_once,
-        #[ignore = "needs [collector] allowed_origins, which another branch brings"]
         it_works_from_another_origin,
     );
 }

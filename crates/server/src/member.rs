@@ -53,7 +53,8 @@ async fn title(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Re
         return Ok((StatusCode::NOT_FOUND, page).into_response());
     };
     let row = rows::like(&app, title).await?;
-    Ok(Html(pages::title(title, &row).into_string()).into_response())
+    let own = rows::alone(&app, title).await?;
+    Ok(Html(pages::title(title, &own, &row).into_string()).into_response())
 }
 
 /// Posters never change: a browser asks for each of them once.

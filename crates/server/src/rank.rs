@@ -1,8 +1,8 @@
 //! `POST /v1/rank`: candidates in, an order out, with a request id under which it is shown and a code
 //! for each place.
 //!
-//! What was counted lately is read from the store when somebody asks and what is known is half a second
-//! old: how many ask costs the store nothing.
+//! What was counted lately is read from the store when somebody asks and what is known is older than a
+//! batch, or half a second: how many ask costs the store nothing.
 
 use crate::app::App;
 use crate::guard;
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How old what is known may be.
+/// How old what is known may be, at most: a batch interval, if that is shorter.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// Slices of which something is known at a time.
@@ -107,17 +107,18 @@ impl Known {
         self.slices.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn of(&self, slice: &str) -> Option<Arc<Lately>> {
+    fn of(&self, slice: &str, fresh: Duration) -> Option<Arc<Lately>> {
         let slices = self.lock();
         let (since, lately) = slices.get(slice)?;
-        (since.elapsed() < FRESH).then(|| lately.clone())
+        (since.elapsed() < fresh).then(|| lately.clone())
     }
 
-    fn know(&self, slice: &str, lately: Arc<Lately>) {
+    /// `since`: when it began to be read.
+    fn know(&self, slice: &str, since: Instant, lately: Arc<Lately>) {
         let mut slices = self.lock();
         slices.retain(|_, (since, _)| since.elapsed() < FRESH);
         if slices.len() < SLICES {
-            slices.insert(slice.to_owned(), (Instant::now(), lately));
+            slices.insert(slice.to_owned(), (since, lately));
         }
     }
 }
@@ -212,22 +213,24 @@ pub(crate) async fn serve(
 }
 
 async fn lately(app: &Arc<App>, slice: &str) -> Result<Arc<Lately>, Problem> {
-    if let Some(lately) = app.known.of(slice) {
+    let fresh = Duration::from_millis(app.ops.batch_interval_ms.max(0) as u64).min(FRESH);
+    if let Some(lately) = app.known.of(slice, fresh) {
         return Ok(lately);
     }
     let turn =
         Arc::clone(&app.reads).acquire_owned().await.map_err(|error| Problem::bug(&error))?;
     // Somebody else may have read it meanwhile.
-    if let Some(lately) = app.known.of(slice) {
+    if let Some(lately) = app.known.of(slice, fresh) {
         return Ok(lately);
     }
     let (asked, slice) = (app.clone(), slice.to_owned());
     let read = move || {
+        let since = Instant::now();
         let read = read(&*asked.store, newest_ms(&asked), asked.rank.horizon_ms, &slice);
         drop(turn);
         read.map(|lately| {
             let lately = Arc::new(lately);
-            asked.known.know(&slice, lately.clone());
+            asked.known.know(&slice, since, lately.clone());
             lately
         })
     };

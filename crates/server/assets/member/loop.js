@@ -19,6 +19,8 @@ function sent(told) {
   for (const event of told.accepted.slice(-SHOWN)) {
     const item = { kind: told.kind, event, positions: told.positions ?? [], from: event.ts, accepted: now };
     item.place = show(item);
+    // What the recommender says before it can know of this event.
+    item.why = why(event.video_id).catch(() => null);
     waiting.add(item);
   }
   timer ||= setTimeout(look, 60);
@@ -79,15 +81,20 @@ async function follow(item, lanes) {
     step(item, "counted", `${now - item.from} ms`);
   }
   if (!item.counted) return;
-  const why = await json(`/member/why/${encodeURIComponent(item.event.video_id)}`);
-  item.first ??= why;
-  const percent = (score) => `${(100 * score).toFixed(2)} %`;
-  // What is ranked is at most half a second old.
-  if (Date.now() - item.counted > 700) {
-    step(item, `score, place ${why.rank} of ${why.of}`, `${percent(why.score)} · ${Date.now() - item.from} ms`);
-    item.place.classList.add("done");
-    waiting.delete(item);
-  }
+  const [before, after] = [await item.why, await why(item.event.video_id)];
+  const isChanged = before !== null && after.score !== before.score;
+  // What is ranked is at most half a second old. The same request counts once: then nothing changes.
+  if (!isChanged && Date.now() - item.counted < 1500) return;
+  const percent = (score) => `${(100 * score).toFixed(3)} %`;
+  if (isChanged) step(item, "score changed", `${Date.now() - item.from} ms`);
+  const scores = isChanged ? `${percent(before.score)} → ${percent(after.score)}` : percent(after.score);
+  step(item, `place ${after.rank} of ${after.of}`, scores);
+  item.place.classList.add("done");
+  waiting.delete(item);
+}
+
+function why(video) {
+  return json(`/member/why/${encodeURIComponent(video)}`);
 }
 
 // A tile that is followed takes its request along: the play on the next page belongs to it.

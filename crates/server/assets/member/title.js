@@ -59,7 +59,6 @@ function carry(play) {
     // Not ours: the page goes on without.
   }
   if (tile?.videoId === play.dataset.videoId) Object.assign(play.dataset, tile);
-  else Object.assign(play.dataset, { requestId: crypto.randomUUID() });
 }
 
 function remember(id, name) {

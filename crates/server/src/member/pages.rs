@@ -115,7 +115,8 @@ fn of_tile(row: &Row, tile: &Tile) -> Markup {
     }
 }
 
-pub(super) fn title(title: &Title, row: &Row) -> Markup {
+pub(super) fn title(title: &Title, own: &Row, row: &Row) -> Markup {
+    let code = own.tiles.first().and_then(|tile| tile.code.as_deref());
     page(
         &format!("{} · marquee", title.name),
         "/member/title.js",
@@ -126,7 +127,8 @@ pub(super) fn title(title: &Title, row: &Row) -> Markup {
                         canvas #screen width="1280" height="720" role="img"
                             aria-label=(format!("A drawn animation for {}", title.name)) {}
                         a.play #play role="button" href=(format!("/title/{}?play", title.id))
-                            data-video-id=(title.id) { span aria-hidden="true" { "▶" } " Play" }
+                            data-video-id=(title.id) data-request-id=(own.request_id)
+                            data-row=(own.number) data-position="0" data-code=[code] { span aria-hidden="true" { "▶" } " Play" }
                     }
                     div.facts {
                         h1 { (title.name) }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 const TRENDING: usize = 16;
 const SHOWN: usize = 12;
 
+/// Number of the row that is a title's own page.
+const ALONE: u32 = 100;
+
 /// One row, as it is shown once.
 pub(super) struct Row {
     pub(super) number: u32,
@@ -47,6 +50,11 @@ pub(super) async fn like(app: &Arc<App>, title: &'static Title) -> Result<Row, P
     let others = titles().iter().filter(|other| other.genre == title.genre && other.id != title.id);
     let number = 1 + title.genre as u32;
     row(app, number, &format!("More {}", title.genre.to_string().to_lowercase()), others, 12).await
+}
+
+/// The title itself: who comes without a tile plays what this page has served.
+pub(super) async fn alone(app: &Arc<App>, title: &'static Title) -> Result<Row, Problem> {
+    row(app, ALONE, &title.name, std::iter::once(title), 1).await
 }
 
 async fn row(

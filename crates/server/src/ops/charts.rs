@@ -13,7 +13,7 @@ use plotters::prelude::*;
 use std::ops::Range;
 
 /// Width and height of a chart, in its own units.
-const SIZE: (u32, u32) = (620, 190);
+const SIZE: (u32, u32) = (440, 170);
 
 /// What the style sheet calls `text`, `line`, `mark` and `limit`.
 const TEXT: RGBColor = RGBColor(0x66, 0x66, 0x61);
@@ -79,7 +79,8 @@ impl Frame<'_> {
     fn draw(&self, series: &[Vec<(i64, f64)>], stacked: bool, limit: Option<f64>) -> Drawn {
         let values = series.iter().flatten().map(|(_, value)| *value);
         let top = nice(values.chain(limit.map(|limit| 1.2 * limit)).fold(0.0, f64::max));
-        let (from_ms, to_ms) = (self.from_ms(), self.from_ms() + self.span.ms());
+        // Up to now: what has just been noted shows at once.
+        let (from_ms, to_ms) = (self.from_ms(), self.now_ms + 1);
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -88,7 +89,7 @@ impl Frame<'_> {
                 .margin_top(8)
                 .margin_right(10)
                 .x_label_area_size(24)
-                .y_label_area_size(50)
+                .y_label_area_size(44)
                 .build_cartesian_2d(time, 0.0..top)
                 .map_err(failed)?;
             let text = ("sans-serif", 12).into_font().color(&TEXT);
@@ -99,7 +100,7 @@ impl Frame<'_> {
                 .bold_line_style(LINE)
                 .axis_style(LINE)
                 .label_style(text)
-                .x_labels(7)
+                .x_labels(6)
                 .y_labels(4)
                 .y_label_formatter(&|value| short(*value))
                 .draw()
@@ -193,7 +194,7 @@ pub(super) fn delays(matches: &Matches, within_ms: i64) -> Drawn {
             .margin_top(8)
             .margin_right(10)
             .x_label_area_size(24)
-            .y_label_area_size(50)
+            .y_label_area_size(44)
             .build_cartesian_2d(Bars(shown.len()), 0.0..top)
             .map_err(failed)?;
         chart
@@ -306,10 +307,10 @@ pub(super) fn clock(ms: i64) -> String {
 
 fn duration(ms: i64) -> String {
     match ms / 1000 {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min", s / 60),
-        s if s < 86_400 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
+        s if s < 60 => format!("{s}s"),
+        s if s < 3600 => format!("{}m", s / 60),
+        s if s < 86_400 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
     }
 }
 
@@ -356,7 +357,7 @@ mod tests {
             [0.0, 1.0, 1.2, 44.0, 76.0, 100.0].map(nice),
             [1.0, 1.0, 1.5, 50.0, 100.0, 100.0]
         );
-        assert_eq!([0, 59_000, 60_000, 7_200_000].map(duration), ["0 s", "59 s", "1 min", "2 h"]);
+        assert_eq!([0, 59_000, 60_000, 7_200_000].map(duration), ["0s", "59s", "1m", "2h"]);
         assert_eq!(clock(61_001), "00:01:01");
     }
 

@@ -139,7 +139,7 @@ fn first_event(now: &Now<'_>) -> Markup {
     html! {
         div.notice {
             p { "Nothing was counted yet. A first impression, sent to this server:" }
-            pre { code { "curl -d '" (record) "' http://ADDRESS/v1/impressions" } }
+            pre { code { "curl -d '" (record) "' ADDRESS/v1/impressions" } }
         }
     }
 }

@@ -111,6 +111,9 @@ fn read(store: &dyn Store, view: &View, newest_ms: i64, prior: f64) -> Result<Tr
             *plays += counted.plays;
         }
     })?;
+    // After the newest epoch nothing is known yet, which is not the same as nothing.
+    let played = |row: &Row| row.plays.iter().rposition(|plays| *plays > 0).map_or(0, |at| at + 1);
+    let known = rows.values().map(played).max().unwrap_or(0);
     let videos = rows.len();
     let search = view.search.to_lowercase();
     let mut rows: Vec<Row> =
@@ -118,6 +121,7 @@ fn read(store: &dyn Store, view: &View, newest_ms: i64, prior: f64) -> Result<Tr
     let ranking = Ranking::SmoothedTakeRate { prior };
     for row in &mut rows {
         row.score = ranking.score(&recent, row.counted);
+        row.plays.truncate(known);
     }
     rows.sort_by(|a, b| {
         let first = match view.by {
