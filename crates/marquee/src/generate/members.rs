@@ -7,6 +7,7 @@
 
 use super::arrivals::UnderWay;
 use super::draw::{Draw, Poisson};
+use super::happenings::Happenings;
 use super::{Arrival, GeneratedEvent};
 use marquee_model::Kind;
 
@@ -125,6 +126,23 @@ impl LiveMembers {
         taken
     }
 
+    /// Something happens in the world: from what is drawn next until `until_ms`, a video is looked for
+    /// `factor` times as often (1 to 20) and played as much more often by those who see it, though by
+    /// nine of ten at most. False where no video has that name.
+    ///
+    /// ```
+    /// use marquee::generate::LiveMembers;
+    /// let mut members = LiveMembers::new(7, 1_479_686_400_000, 2_000);
+    /// assert!(members.raise("late-checkout", 8, 1_479_686_400_000, 1_479_686_580_000));
+    /// assert!(!members.raise("never-made", 8, 1_479_686_400_000, 1_479_686_580_000));
+    /// ```
+    pub fn raise(&mut self, video: &str, factor: u32, now_ms: i64, until_ms: i64) -> bool {
+        let Some(video) = VIDEOS.iter().position(|name| *name == video) else { return false };
+        self.popularity.happenings.add(video as u32, factor, now_ms, until_ms);
+        self.popularity.weigh();
+        true
+    }
+
     fn leave_out_what_was_missed(&mut self, now_ms: i64) {
         let from_ms = now_ms.saturating_sub(CATCH_UP_MS);
         let since_ms = from_ms.saturating_sub(self.opened_ms - WARM_UP_MS);
@@ -191,7 +209,8 @@ impl LiveMembers {
             self.deliver(GeneratedEvent { event_time_ms, ..impression.clone() }, 0, draw);
         }
         // Nobody plays what was shown before the demo began: such a play would match nothing.
-        if chosen && draw.chance(take_per_mille(impression.video)) && in_time {
+        let take = self.popularity.take_per_mille(impression);
+        if chosen && draw.chance(take) && in_time {
             let play = GeneratedEvent {
                 kind: Kind::Play,
                 event_time_ms: impression.event_time_ms + draw.between(2_000, 59_999),
@@ -236,6 +255,7 @@ struct Popularity {
     second: i64,
     /// For each video, its weight and those of all before it.
     cumulative: Vec<u32>,
+    happenings: Happenings,
 }
 
 const TALK_LASTS_S: i64 = 40;
@@ -245,7 +265,13 @@ impl Popularity {
     fn new(seed: u64) -> Self {
         let mut draw = Draw::new(PHASE, seed, 0);
         let phases = (0..COUNT).map(|_| draw.between(0, 999)).collect();
-        let mut popularity = Popularity { seed, phases, second: 0, cumulative: Vec::new() };
+        let mut popularity = Popularity {
+            seed,
+            phases,
+            second: 0,
+            cumulative: Vec::new(),
+            happenings: Happenings::default(),
+        };
         popularity.weigh();
         popularity
     }
@@ -263,13 +289,20 @@ impl Popularity {
         let talk = Draw::new(TALK, self.seed, period as u64).below(COUNT);
         let weights = (0..COUNT).map(|video| {
             let factor = if video == talk { TALK_FACTOR } else { 1 };
-            factor * self.drifting(video)
+            let in_the_news = self.happenings.factor(video, self.second * 1000);
+            factor * in_the_news * self.drifting(video)
         });
         let sums = weights.scan(0, |sum, weight| {
             *sum += weight;
             Some(*sum)
         });
         self.cumulative = sums.collect();
+    }
+
+    /// Of a thousand members who see this impression and could play it, so many do.
+    fn take_per_mille(&self, impression: &GeneratedEvent) -> u32 {
+        let usual = take_per_mille(impression.video);
+        self.happenings.take_per_mille(impression.video, usual, impression.event_time_ms)
     }
 
     /// 200 to 3,900.
@@ -372,6 +405,49 @@ mod tests {
             assert_ne!(before, after, "nothing moved in minute {minute}");
         }
         assert_eq!(counts.len(), VIDEOS.len());
+    }
+
+    /// Impressions and plays of one video, second deliveries included.
+    fn counts_of(events: &[(i64, Kind, Value)], video: &str) -> (usize, usize) {
+        let of = |wanted: Kind| {
+            let is_it = |(_, kind, event): &&(i64, Kind, Value)| {
+                *kind == wanted && event["video_id"] == video
+            };
+            events.iter().filter(is_it).count()
+        };
+        (of(Kind::Impression), of(Kind::Play))
+    }
+
+    #[test]
+    fn an_event_raises_impressions_and_the_take_rate_until_it_ends() {
+        // Taken by 10 % of those who could, as rarely as any.
+        let video = "the-last-lighthouse";
+        let minute_ms = 60_000;
+        let mut calm = LiveMembers::new(7, NOW_MS, 2_000);
+        let mut moved = LiveMembers::new(7, NOW_MS, 2_000);
+        assert_eq!(watch(&mut calm, NOW_MS, 60), watch(&mut moved, NOW_MS, 60));
+        let start_ms = NOW_MS + minute_ms;
+        assert!(moved.raise(video, 6, start_ms, start_ms + 3 * minute_ms));
+        let (calm_seen, calm_played) = counts_of(&watch(&mut calm, start_ms, 180), video);
+        let (seen, played) = counts_of(&watch(&mut moved, start_ms, 180), video);
+        assert!(seen > 2 * calm_seen, "{seen} against {calm_seen}");
+        // The share of those who play, compared without dividing.
+        assert!(played * calm_seen > 2 * calm_played * seen, "{played} against {calm_played}");
+        // Plays follow within two minutes; after that nothing is left of it.
+        let later_ms = start_ms + 3 * minute_ms;
+        let _ = (watch(&mut calm, later_ms, 120), watch(&mut moved, later_ms, 120));
+        let later_ms = later_ms + 2 * minute_ms;
+        let (calm_seen, _) = counts_of(&watch(&mut calm, later_ms, 120), video);
+        let (seen, _) = counts_of(&watch(&mut moved, later_ms, 120), video);
+        assert!(seen.abs_diff(calm_seen) * 4 < calm_seen, "{seen} against {calm_seen}");
+    }
+
+    #[test]
+    fn an_event_of_a_video_that_there_is_not_changes_nothing() {
+        let mut members = LiveMembers::new(7, NOW_MS, 300);
+        assert!(!members.raise("never-made", 6, NOW_MS, NOW_MS + 60_000));
+        let mut calm = LiveMembers::new(7, NOW_MS, 300);
+        assert_eq!(watch(&mut calm, NOW_MS, 20), watch(&mut members, NOW_MS, 20));
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! - `json`: an event -> its bytes;
 //! - `files`: the stream -> `impressions.ndjson` and `plays.ndjson`;
 //! - `kafka`: the stream -> the topics of a log;
-//! - `members`: the endless live source.
+//! - `members`: the endless live source;
+//! - `happenings`: what raises interest in one of its videos for a while.
 //!
 //! **What is drawn.** Requests start evenly over the span (request i of N at a random place of the
 //! i-th of N equal strata), each with a country (10), a device (5, so a fifth are consoles) and a
@@ -31,6 +32,7 @@
 mod arrivals;
 mod draw;
 mod files;
+mod happenings;
 mod json;
 mod kafka;
 mod late;
