@@ -13,7 +13,9 @@
 //! - `files`: the stream -> `impressions.ndjson` and `plays.ndjson`;
 //! - `kafka`: the stream -> the topics of a log;
 //! - `members`: the endless live source;
-//! - `happenings`: what raises interest in one of its videos for a while.
+//! - `popularity`: how often it shows and plays each video;
+//! - `happenings`: what raises interest in one of its videos for a while;
+//! - `sources`: what it leaves out while a kind of events is stopped.
 //!
 //! **What is drawn.** Requests start evenly over the span (request i of N at a random place of the
 //! i-th of N equal strata), each with a country (10), a device (5, so a fifth are consoles) and a
@@ -37,7 +39,9 @@ mod json;
 mod kafka;
 mod late;
 mod members;
+mod popularity;
 mod request;
+mod sources;
 #[cfg(test)]
 mod tests;
 
