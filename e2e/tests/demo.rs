@@ -5,6 +5,7 @@
 
 use marquee_e2e::cells;
 use marquee_e2e::data::Data;
+use marquee_e2e::kafka::broker;
 use marquee_e2e::program::{marquee, root, run};
 use marquee_e2e::service::{Service, post};
 use std::ffi::OsStr;
@@ -188,6 +189,39 @@ fn connections_wait_while_there_is_no_processor() {
     assert_eq!(code, 202, "{answer}");
     assert_ne!(processor_of(&service, None), old);
     assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+fn on_kafka_the_next_processor_goes_on_counting() {
+    let Some(brokers) = broker() else { return };
+    let data = Data::of("", "");
+    let log = data.file("demo.log");
+    let mut command = marquee(["demo", "--port", "0", "--rate", "200", "--log"]);
+    let service = Service::of(command.arg(format!("kafka://{brokers}")), &log);
+    let send = |number| {
+        let body = event(number, ",\"device\":\"tv\"");
+        let sent = || post(&service.address, "impressions", body.as_bytes());
+        wait_until("a 202", || sent().is_ok_and(|(code, _)| code == 202));
+    };
+    let shown = |requests: u64| {
+        wait_until("the count", || {
+            let trends = service.get(&format!("/v1/trends?video={VIDEO}"));
+            let cells = trends["cells"].as_array().unwrap().iter();
+            cells.map(|cell| cell["impressions"].as_u64().unwrap()).sum::<u64>() == requests
+        });
+    };
+    send(1);
+    shown(1);
+    let processor = processor_of(&service, None);
+    kill_9(processor);
+    let killed = Instant::now();
+    let _ = processor_of(&service, Some(processor));
+    send(2);
+    shown(2);
+    println!("counted {:?} after the kill", killed.elapsed());
+    assert_eq!(service.terminate(), Some(0));
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(!said.contains("left behind"), "{said}");
 }
 
 /// What was acknowledged is counted even if nobody is there to count it when the end is asked for.

@@ -168,3 +168,87 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Mutex;
+
+    /// What came to a collector that takes everything: kind and number of events of each body.
+    type Came = Arc<Mutex<Vec<(String, usize)>>>;
+
+    /// A collector on a free port; its address.
+    fn collector(came: Came) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let came = came.clone();
+                std::thread::spawn(move || take_all(connection.unwrap(), &came));
+            }
+        });
+        format!("http://{address}")
+    }
+
+    /// Until the client closes the connection.
+    fn take_all(mut connection: TcpStream, came: &Came) {
+        let mut from = BufReader::new(connection.try_clone().unwrap());
+        loop {
+            let mut head = Vec::new();
+            while head.last().is_none_or(|line: &String| !line.trim_end().is_empty()) {
+                let mut line = String::new();
+                if from.read_line(&mut line).unwrap() == 0 {
+                    return;
+                }
+                head.push(line.to_lowercase());
+            }
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.unwrap().trim_end().parse().unwrap()];
+            from.read_exact(&mut body).unwrap();
+            let kind = if head[0].starts_with("post /v1/plays ") { "plays" } else { "impressions" };
+            let events = body.iter().filter(|byte| **byte == b'\n').count();
+            came.lock().unwrap().push((kind.to_owned(), events));
+            let answer = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+            connection.write_all(answer).unwrap();
+        }
+    }
+
+    /// Impressions that come within half a second, from a moment on at which the last switch has worked.
+    fn impressions(came: &Came) -> usize {
+        std::thread::sleep(Duration::from_millis(500));
+        let before = came.lock().unwrap().len();
+        std::thread::sleep(Duration::from_millis(500));
+        let came = came.lock().unwrap();
+        let of_kind = came[before..].iter().filter(|(kind, _)| kind == "impressions");
+        of_kind.map(|(_, events)| events).sum()
+    }
+
+    #[test]
+    fn switches_work_while_they_send_and_what_was_accepted_is_told() {
+        let came = Came::default();
+        let (messages, heard) = channel();
+        let members = Members::start(collector(came.clone()), 2_000, None, messages);
+        assert!(impressions(&came) > 100);
+        members.source(Source::Impressions, true);
+        assert_eq!(impressions(&came), 0);
+        members.source(Source::Impressions, false);
+        assert!(impressions(&came) > 100);
+        members.raise("no-such-title".to_owned());
+        let accepted = members.finish();
+        assert_eq!(accepted as usize, came.lock().unwrap().iter().map(|(_, n)| n).sum::<usize>());
+        assert!(matches!(heard.try_recv(), Ok(Message::MembersEnded)));
+    }
+
+    #[test]
+    fn their_time_ends_by_itself() {
+        let (messages, heard) = channel();
+        let until = Some(Instant::now() + Duration::from_millis(300));
+        let members = Members::start(collector(Came::default()), 1_000, until, messages);
+        let first = heard.recv_timeout(Duration::from_secs(30));
+        assert!(matches!(first, Ok(Message::MembersEnded)), "{first:?}");
+        assert!(members.finish() > 0);
+    }
+}

@@ -47,7 +47,7 @@ impl ProcessorArguments {
         let mut config = self.config()?;
         config.http.listen = listener.local_addr().map_err(by_hand)?;
         if let Some(after) = &self.after {
-            tracing::info!("started again: the processor before {after}");
+            tracing::debug!("the processor before {after}");
         }
         let buttons = Arc::new(Buttons { control: Mutex::new(control) });
         let given = Given { listener: Some(listener), demo: Some(buttons.clone()) };
