@@ -66,6 +66,34 @@ macro_rules! checks {
     };
 }
 
+/// The buttons of the demo, as whoever has its link presses them.
+mod demo {
+    use marquee_e2e::browser::Browser;
+    use marquee_e2e::data::Data;
+    use marquee_e2e::program::marquee;
+    use marquee_e2e::service::Service;
+
+    fn check(name: &str) {
+        let Some(browser) = Browser::find() else { return };
+        let data = Data::of("", "");
+        let mut command = marquee(["demo", "--port", "0", "--rate", "1000", "--data"]);
+        command.arg(data.file("demo")).env("MARQUEE_HTTP_TOKEN", super::TOKEN);
+        let demo = Service::of(&mut command, &data.file("demo.log"));
+        browser.check("demo", name, &demo.address, &[("MARQUEE_HTTP_TOKEN", super::TOKEN)]);
+        assert_eq!(demo.terminate(), Some(0));
+    }
+
+    #[test]
+    fn the_crash_button_changes_no_count() {
+        check("the_crash_button_changes_no_count");
+    }
+
+    #[test]
+    fn a_title_in_the_news_rises_and_a_source_that_is_stopped_is_silent() {
+        check("a_title_in_the_news_rises_and_a_source_that_is_stopped_is_silent");
+    }
+}
+
 mod member {
     checks!("member", 500:
         a_play_changes_its_cell_and_its_score_within_two_batch_intervals,

@@ -36,6 +36,9 @@ pub struct Cli {
 enum Command {
     /// Start everything on this machine, with simulated members, and watch cells change
     Demo(demo::Arguments),
+    /// The part of the demo that can be killed; the demo starts it by itself
+    #[command(hide = true)]
+    DemoProcessor(demo::ProcessorArguments),
     /// Run the service: collect over HTTP, join, count, answer questions
     Run(run::Arguments),
     /// Count files that end: NDJSON (plain, gzip, Zstandard, `-` for standard input) or Parquet
@@ -87,7 +90,8 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
-            Command::Demo(arguments) => arguments.run(),
+            Command::Demo(arguments) => arguments.run(self.verbose),
+            Command::DemoProcessor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Trends(arguments) => arguments.run(),
             Command::Backfill(arguments) => arguments.run(),

@@ -12,7 +12,7 @@ use marquee_runtime::examples::{Examples, ExamplesSettings};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::sealer::{Sealer, SealerSettings};
 use marquee_runtime::{Plan, SystemClock, open_files, pages};
-use marquee_server::{Annotations, Parts, What};
+use marquee_server::{Annotations, Demo, Parts, What};
 use marquee_sinks::embedded::OWNER_FILE;
 use marquee_sinks::lake::SealingSettings;
 use marquee_sinks::snapshots::SnapshotFolder;
@@ -70,9 +70,23 @@ impl Stopper {
     }
 }
 
+/// What a service has from whoever starts it, besides its configuration.
+#[derive(Default)]
+pub struct Given {
+    /// A socket that is listened on already; otherwise it binds the address of the configuration.
+    pub listener: Option<std::net::TcpListener>,
+    /// The buttons of the demo.
+    pub demo: Option<Arc<dyn Demo>>,
+}
+
 impl Service {
     /// Starts everything that the configuration names, and listens.
     pub fn start(config: &Config) -> Result<Self, Failure> {
+        Service::start_given(config, Given::default())
+    }
+
+    /// The same with what it is given.
+    pub fn start_given(config: &Config, given: Given) -> Result<Self, Failure> {
         open_files::raise_limit();
         pages::stay_small();
         let plan = wiring::plan(config)?;
@@ -88,12 +102,7 @@ impl Service {
             .enable_all()
             .build()
             .map_err(Failure::failed)?;
-        let listen = config.http.listen;
-        let listener = runtime.block_on(TcpListener::bind(listen)).map_err(|error| {
-            let words =
-                "stop what listens there, or change [http] listen (port 0 takes a free one)";
-            Failure::Failed(format!("cannot listen on {listen}: {error}; {words}"))
-        })?;
+        let listener = listen(config, given.listener, &runtime)?;
         let address = listener.local_addr().map_err(Failure::failed)?;
         let (stop, stopped) = watch::channel(None);
         let stop = Arc::new(stop);
@@ -124,7 +133,7 @@ impl Service {
             rank: wiring::rank_settings(config),
             member_pages: config.http.pages == Pages::Demo,
             ops,
-            demo: None,
+            demo: given.demo,
             clock: wiring::now_ms,
         };
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
@@ -205,6 +214,24 @@ impl Service {
             Err(panic) => Err(Failure::failed(panic)),
         }
     }
+}
+
+/// The socket that was given, or one at the address of the configuration.
+fn listen(
+    config: &Config,
+    given: Option<std::net::TcpListener>,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<TcpListener, Failure> {
+    if let Some(listener) = given {
+        listener.set_nonblocking(true).map_err(Failure::failed)?;
+        let _within = runtime.enter();
+        return TcpListener::from_std(listener).map_err(Failure::failed);
+    }
+    let listen = config.http.listen;
+    runtime.block_on(TcpListener::bind(listen)).map_err(|error| {
+        let words = "stop what listens there, or change [http] listen (port 0 takes a free one)";
+        Failure::Failed(format!("cannot listen on {listen}: {error}; {words}"))
+    })
 }
 
 /// What the configuration can say, but this version does not do.

@@ -11,6 +11,8 @@ pub enum Failure {
     Usage(String),
     /// It ran and failed. Exit code 1.
     Failed(String),
+    /// Another process of this program has failed with this exit code, and has said why.
+    Said(u8),
 }
 
 impl Failure {
@@ -31,6 +33,7 @@ impl Failure {
                 lines
             }
             Failure::Usage(text) | Failure::Failed(text) => vec![format!("error: {text}")],
+            Failure::Said(_) => Vec::new(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Failure {
         match self {
             Failure::Config(_) | Failure::Usage(_) => 2,
             Failure::Failed(_) => 1,
+            Failure::Said(code) => *code,
         }
     }
 }

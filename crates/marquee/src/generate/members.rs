@@ -1,63 +1,19 @@
 //! The endless live source: members who are there while `marquee demo` runs.
 //!
-//! It draws like `request`, but for people who watch: the videos have names, their popularity
-//! drifts by the second, one of them is the talk of the town for 40 s at a time, events arrive
-//! within a second, and plays follow within a minute. It stands before the pipeline, in the place
-//! of the clients, and reads no clock: the caller says what time it is.
+//! It draws like `request`, but for people who watch: the videos are those of a catalogue, their
+//! popularity drifts by the second (`popularity`), events arrive within a second, and plays follow
+//! within a minute. Something can happen in the world (`happenings`), and a kind of events can stop
+//! (`sources`). It stands before the pipeline, in the place of the clients, and reads no clock: the
+//! caller says what time it is.
 
 use super::arrivals::UnderWay;
 use super::draw::{Draw, Poisson};
+use super::popularity::Popularity;
+use super::sources::Sources;
 use super::{Arrival, GeneratedEvent};
 use marquee_model::Kind;
 
 const REQUEST: &[u8; 16] = b"marquee/live/req";
-const TALK: &[u8; 16] = b"marquee/live/hit";
-const PHASE: &[u8; 16] = b"marquee/live/wav";
-
-/// What is shown. None needs escaping in JSON.
-const VIDEOS: [&str; 40] = [
-    "the-last-lighthouse",
-    "salt-and-starlight",
-    "a-map-of-small-storms",
-    "the-clockmakers-daughter-returns",
-    "northbound-at-midnight",
-    "the-quiet-orchard",
-    "paper-tigers-club",
-    "seven-bridges-home",
-    "the-glass-harvest",
-    "operation-marmalade",
-    "winter-in-port-alder",
-    "the-understudies",
-    "copper-canyon-rescue",
-    "my-neighbor-the-comet",
-    "the-cartographers-wife",
-    "late-checkout",
-    "bread-and-thunder",
-    "the-hollow-regatta",
-    "detective-umbra",
-    "a-violin-for-ada",
-    "the-tidewater-files",
-    "robots-of-rural-france",
-    "the-ninth-understanding",
-    "kitchen-of-the-gods",
-    "smoke-over-silverlake",
-    "the-parallel-postman",
-    "grandmaster-gloria",
-    "a-field-guide-to-ghosts",
-    "the-mechanical-duchess",
-    "riverboat-radio",
-    "the-snow-leopards-shadow",
-    "three-minutes-to-lisbon",
-    "the-beekeepers-alibi",
-    "moonlit-freight",
-    "an-honest-forgery",
-    "the-weather-station",
-    "junction-nine",
-    "the-velvet-expedition",
-    "ask-me-in-august",
-    "the-long-intermission",
-];
-const COUNT: u32 = VIDEOS.len() as u32;
 
 const MIN_SHOWN: u32 = 2;
 const MEAN_SHOWN_ABOVE_MIN: f64 = 6.0;
@@ -77,6 +33,8 @@ const CATCH_UP_MS: i64 = 10_000;
 
 /// An endless source of events at a steady rate, the same for a seed and a sequence of moments.
 pub struct LiveMembers {
+    /// What is shown: the texts of the events, by the numbers that are drawn.
+    videos: Vec<&'static str>,
     seed: u64,
     rate_per_s: u64,
     shown: Poisson,
@@ -85,44 +43,79 @@ pub struct LiveMembers {
     opened_ms: i64,
     next_request: u64,
     under_way: UnderWay,
+    sources: Sources,
 }
 
 impl LiveMembers {
     /// Members who have been there for a while at `now_ms` (milliseconds since 1970 UTC) and who
-    /// together cause about `rate_per_s` events a second. A rate of 0 gives none.
+    /// together cause about `rate_per_s` events a second. A rate of 0 gives none. The ids of the
+    /// videos (at least one) must not need escaping in JSON.
     ///
     /// ```
     /// use marquee::generate::LiveMembers;
-    /// let mut members = LiveMembers::new(7, 1_479_686_400_000, 2_000);
+    /// let videos = vec!["late-checkout", "junction-nine"];
+    /// let mut members = LiveMembers::new(videos, 7, 1_479_686_400_000, 2_000);
     /// let events = members.take_until(1_479_686_401_000);
     /// assert!((1_700..2_300).contains(&events.len()));
     /// ```
-    pub fn new(seed: u64, now_ms: i64, rate_per_s: u64) -> Self {
+    pub fn new(videos: Vec<&'static str>, seed: u64, now_ms: i64, rate_per_s: u64) -> Self {
+        assert!(!videos.is_empty(), "members need something to watch");
         LiveMembers {
+            popularity: Popularity::new(seed, videos.len() as u32),
+            videos,
             seed,
             rate_per_s,
             shown: Poisson::new(MEAN_SHOWN_ABOVE_MIN),
-            popularity: Popularity::new(seed),
             opened_ms: now_ms,
             next_request: 0,
             under_way: UnderWay::default(),
+            sources: Sources::default(),
         }
     }
 
     /// What arrived since the last call, in arrival order: each as one JSON object without a line
     /// feed. All of it happened in the second before it arrived, except second deliveries, which
-    /// follow within two more. A moment before the last one gives nothing.
+    /// follow within two more. A moment before the last one gives nothing. What is stopped is left
+    /// out.
     pub fn take_until(&mut self, now_ms: i64) -> Vec<(Kind, Vec<u8>)> {
         self.leave_out_what_was_missed(now_ms);
         self.draw_until(now_ms);
         let mut taken = Vec::new();
         while let Some(arrival) = self.under_way.pop_before(now_ms.saturating_add(1)) {
+            if !self.sources.sends(&arrival) {
+                continue;
+            }
             let mut json = Vec::with_capacity(192);
-            let name = VIDEOS[arrival.event.video as usize];
+            let name = self.videos[arrival.event.video as usize];
             arrival.event.write_json_with_video(name.as_bytes(), &mut json);
             taken.push((arrival.event.kind, json));
         }
+        self.sources.forget(now_ms);
         taken
+    }
+
+    /// Something happens in the world: from what is drawn next until `until_ms`, a video is looked for
+    /// `factor` times as often (1 to 20) and played as much more often by those who see it, though by
+    /// nine of ten at most. False where no video has that name.
+    ///
+    /// ```
+    /// use marquee::generate::LiveMembers;
+    /// let mut members = LiveMembers::new(vec!["late-checkout"], 7, 1_479_686_400_000, 2_000);
+    /// assert!(members.raise("late-checkout", 8, 1_479_686_400_000, 1_479_686_580_000));
+    /// assert!(!members.raise("never-made", 8, 1_479_686_400_000, 1_479_686_580_000));
+    /// ```
+    pub fn raise(&mut self, video: &str, factor: u32, now_ms: i64, until_ms: i64) -> bool {
+        let place = self.videos.iter().position(|name| *name == video);
+        let Some(video) = place else { return false };
+        self.popularity.raise(video as u32, factor, now_ms, until_ms);
+        true
+    }
+
+    /// Stops or starts the events of a kind, from what arrives at `now_ms` on. What is left out is
+    /// gone: it does not come later. Who was not shown a video does not play it, so plays whose
+    /// impressions are left out are left out, too.
+    pub fn stop(&mut self, kind: Kind, stopped: bool, now_ms: i64) {
+        self.sources.stop(kind, stopped, now_ms);
     }
 
     fn leave_out_what_was_missed(&mut self, now_ms: i64) {
@@ -185,25 +178,36 @@ impl LiveMembers {
 
     /// An impression and what follows from it.
     fn show(&mut self, impression: &GeneratedEvent, chosen: bool, draw: &mut Draw) {
-        let in_time = self.deliver(impression.clone(), IMPRESSION_TWICE_PER_MILLE, draw);
+        let shown_ms = self.deliver(impression.clone(), IMPRESSION_TWICE_PER_MILLE, draw);
         if draw.chance(REAPPEARS_PER_MILLE) {
             let event_time_ms = impression.event_time_ms + draw.between(3_000, 30_000);
             self.deliver(GeneratedEvent { event_time_ms, ..impression.clone() }, 0, draw);
         }
         // Nobody plays what was shown before the demo began: such a play would match nothing.
-        if chosen && draw.chance(take_per_mille(impression.video)) && in_time {
+        let take = self.popularity.take_per_mille(impression);
+        if chosen
+            && draw.chance(take)
+            && let Some(shown_ms) = shown_ms
+        {
             let play = GeneratedEvent {
                 kind: Kind::Play,
                 event_time_ms: impression.event_time_ms + draw.between(2_000, 59_999),
                 duration_s: draw.between(5, 7_199) as u16,
                 ..impression.clone()
             };
+            self.sources.play_follows(play.request_id, shown_ms);
             self.deliver(play, PLAY_TWICE_PER_MILLE, draw);
         }
     }
 
-    /// Sends an event on its way, once or twice; false when it arrived before the first moment.
-    fn deliver(&mut self, event: GeneratedEvent, twice_per_mille: u32, draw: &mut Draw) -> bool {
+    /// Sends an event on its way, once or twice, and says when it arrives; `None`: before the first
+    /// moment.
+    fn deliver(
+        &mut self,
+        event: GeneratedEvent,
+        twice_per_mille: u32,
+        draw: &mut Draw,
+    ) -> Option<i64> {
         let arrival_ms = event.event_time_ms + draw.between(100, 899);
         let twice = draw.chance(twice_per_mille);
         let again_ms = arrival_ms + draw.between(0, 1_999);
@@ -214,78 +218,7 @@ impl LiveMembers {
             }
             self.under_way.push(Arrival { arrival_ms, event });
         }
-        in_time
-    }
-}
-
-/// Of a thousand members who could play this video, so many do: 100 to 490, the same for ever.
-fn take_per_mille(video: u32) -> u32 {
-    100 + video * 37 % COUNT * 10
-}
-
-/// How often each video is shown in the current second.
-///
-/// Three movements, so that ranks change at the start of an epoch and at its end: every video has a
-/// base, those of neighbours almost equal; a triangular wave of its own period, 41 to 314 s, swings
-/// it up and down by four fifths; and one video is the talk of the town, with eight times its
-/// weight, about a sixth of everything that is shown.
-struct Popularity {
-    seed: u64,
-    /// Where each video's wave begins, in seconds.
-    phases: Vec<i64>,
-    second: i64,
-    /// For each video, its weight and those of all before it.
-    cumulative: Vec<u32>,
-}
-
-const TALK_LASTS_S: i64 = 40;
-const TALK_FACTOR: u32 = 8;
-
-impl Popularity {
-    fn new(seed: u64) -> Self {
-        let mut draw = Draw::new(PHASE, seed, 0);
-        let phases = (0..COUNT).map(|_| draw.between(0, 999)).collect();
-        let mut popularity = Popularity { seed, phases, second: 0, cumulative: Vec::new() };
-        popularity.weigh();
-        popularity
-    }
-
-    fn move_to(&mut self, time_ms: i64) {
-        let second = time_ms.div_euclid(1000);
-        if second != self.second {
-            self.second = second;
-            self.weigh();
-        }
-    }
-
-    fn weigh(&mut self) {
-        let period = self.second.div_euclid(TALK_LASTS_S);
-        let talk = Draw::new(TALK, self.seed, period as u64).below(COUNT);
-        let weights = (0..COUNT).map(|video| {
-            let factor = if video == talk { TALK_FACTOR } else { 1 };
-            factor * self.drifting(video)
-        });
-        let sums = weights.scan(0, |sum, weight| {
-            *sum += weight;
-            Some(*sum)
-        });
-        self.cumulative = sums.collect();
-    }
-
-    /// 200 to 3,900.
-    fn drifting(&self, video: u32) -> u32 {
-        let base = 100 + 3 * (COUNT - 1 - video);
-        let period = 41 + 7 * i64::from(video * 11 % COUNT);
-        let place = (self.second + self.phases[video as usize]).rem_euclid(period);
-        // From 0 up to 1,000 in the middle of the period, and down again.
-        let wave = 1000 - (2000 * place / period - 1000).abs();
-        base * (200 + wave as u32 * 8 / 5) / 100
-    }
-
-    fn draw(&self, draw: &mut Draw) -> u32 {
-        let total = self.cumulative.last().copied().unwrap_or(1);
-        let place = draw.below(total);
-        self.cumulative.partition_point(|sum| *sum <= place) as u32
+        in_time.then_some(arrival_ms)
     }
 }
 
@@ -293,10 +226,17 @@ impl Popularity {
 #[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 mod tests {
     use super::*;
+    use marquee_server::member::catalogue::titles;
     use serde_json::Value;
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashMap;
 
     const NOW_MS: i64 = 1_479_686_400_123;
+
+    /// Members of the demo's service.
+    fn live(seed: u64, now_ms: i64, rate_per_s: u64) -> LiveMembers {
+        let videos = titles().iter().map(|title| title.id.as_str()).collect();
+        LiveMembers::new(videos, seed, now_ms, rate_per_s)
+    }
 
     /// Asks every quarter of a second.
     fn watch(members: &mut LiveMembers, from_ms: i64, seconds: i64) -> Vec<(i64, Kind, Value)> {
@@ -312,18 +252,18 @@ mod tests {
 
     #[test]
     fn the_rate_is_right_from_the_first_second_on() {
-        let mut members = LiveMembers::new(7, NOW_MS, 2_000);
+        let mut members = live(7, NOW_MS, 2_000);
         for second in 0..90 {
             let from_ms = NOW_MS + second * 1000;
             let count = watch(&mut members, from_ms, 1).len();
             assert!((1_750..2_250).contains(&count), "{count} in second {second}");
         }
-        assert!(LiveMembers::new(7, NOW_MS, 0).take_until(NOW_MS + 60_000).is_empty());
+        assert!(live(7, NOW_MS, 0).take_until(NOW_MS + 60_000).is_empty());
     }
 
     #[test]
     fn the_rate_holds_in_the_long_run() {
-        let mut members = LiveMembers::new(1, NOW_MS, 1_000);
+        let mut members = live(1, NOW_MS, 1_000);
         let _ = watch(&mut members, NOW_MS, 70);
         let mean = watch(&mut members, NOW_MS + 70_000, 120).len() as f64 / 120.0;
         assert!((980.0..1_020.0).contains(&mean), "{mean}");
@@ -331,7 +271,7 @@ mod tests {
 
     #[test]
     fn times_are_just_before_now_and_every_play_follows_its_impression() {
-        let mut members = LiveMembers::new(7, NOW_MS, 500);
+        let mut members = live(7, NOW_MS, 500);
         let mut shown = HashMap::new();
         let mut plays = 0;
         for (now_ms, kind, event) in watch(&mut members, NOW_MS, 120) {
@@ -355,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_leading_videos_change_within_a_minute() {
-        let mut members = LiveMembers::new(7, NOW_MS, 2_000);
+        let mut members = live(7, NOW_MS, 2_000);
         // How often each was shown so far, as a page that counts an epoch would show it.
         let mut counts: HashMap<String, u32> = HashMap::new();
         let mut leading = Vec::new();
@@ -371,16 +311,106 @@ mod tests {
             let [before, after]: &[Vec<String>; 2] = two.try_into().unwrap();
             assert_ne!(before, after, "nothing moved in minute {minute}");
         }
-        assert_eq!(counts.len(), VIDEOS.len());
+        assert_eq!(counts.len(), titles().len());
+    }
+
+    /// Impressions and plays of one video, second deliveries included.
+    fn counts_of(events: &[(i64, Kind, Value)], video: &str) -> (usize, usize) {
+        let of = |wanted: Kind| {
+            let is_it = |(_, kind, event): &&(i64, Kind, Value)| {
+                *kind == wanted && event["video_id"] == video
+            };
+            events.iter().filter(is_it).count()
+        };
+        (of(Kind::Impression), of(Kind::Play))
+    }
+
+    #[test]
+    fn an_event_raises_impressions_and_the_take_rate_until_it_ends() {
+        // Taken by 10 % of those who could, as rarely as any.
+        let video = titles()[0].id.as_str();
+        let minute_ms = 60_000;
+        let mut calm = live(7, NOW_MS, 2_000);
+        let mut moved = live(7, NOW_MS, 2_000);
+        assert_eq!(watch(&mut calm, NOW_MS, 60), watch(&mut moved, NOW_MS, 60));
+        let start_ms = NOW_MS + minute_ms;
+        assert!(moved.raise(video, 6, start_ms, start_ms + 3 * minute_ms));
+        let (calm_seen, calm_played) = counts_of(&watch(&mut calm, start_ms, 180), video);
+        let (seen, played) = counts_of(&watch(&mut moved, start_ms, 180), video);
+        assert!(seen > 2 * calm_seen, "{seen} against {calm_seen}");
+        // The share of those who play, compared without dividing.
+        assert!(played * calm_seen > 2 * calm_played * seen, "{played} against {calm_played}");
+        // Plays follow within two minutes; after that nothing is left of it.
+        let later_ms = start_ms + 3 * minute_ms;
+        let _ = (watch(&mut calm, later_ms, 120), watch(&mut moved, later_ms, 120));
+        let later_ms = later_ms + 2 * minute_ms;
+        let (calm_seen, _) = counts_of(&watch(&mut calm, later_ms, 120), video);
+        let (seen, _) = counts_of(&watch(&mut moved, later_ms, 120), video);
+        assert!(seen.abs_diff(calm_seen) * 4 < calm_seen, "{seen} against {calm_seen}");
+    }
+
+    #[test]
+    fn an_event_of_a_video_that_there_is_not_changes_nothing() {
+        let mut members = live(7, NOW_MS, 300);
+        assert!(!members.raise("never-made", 6, NOW_MS, NOW_MS + 60_000));
+        let mut calm = live(7, NOW_MS, 300);
+        assert_eq!(watch(&mut calm, NOW_MS, 20), watch(&mut members, NOW_MS, 20));
+    }
+
+    /// Seen while each kind is stopped from the 20th to the 50th second, with what a calm one shows.
+    fn stopped(kind: Kind) -> [Vec<(i64, Kind, Value)>; 2] {
+        let (from_ms, until_ms) = (NOW_MS + 20_000, NOW_MS + 50_000);
+        let calm = watch(&mut live(7, NOW_MS, 500), NOW_MS, 150);
+        let mut members = live(7, NOW_MS, 500);
+        let mut seen = watch(&mut members, NOW_MS, 20);
+        members.stop(kind, true, from_ms);
+        // Asked for twice, it is stopped once.
+        members.stop(kind, true, from_ms + 1);
+        seen.extend(watch(&mut members, from_ms, 30));
+        members.stop(kind, false, until_ms);
+        seen.extend(watch(&mut members, until_ms, 100));
+        let is_left_out = |(now_ms, of, _): &(i64, Kind, Value)| {
+            *of == kind && from_ms < *now_ms && *now_ms <= until_ms
+        };
+        assert!(!seen.iter().any(is_left_out), "{kind:?} were sent while they were stopped");
+        [calm.into_iter().filter(|event| !is_left_out(event)).collect(), seen]
+    }
+
+    #[test]
+    fn plays_that_are_stopped_are_gone_and_all_else_stays() {
+        let [calm, seen] = stopped(Kind::Play);
+        assert_eq!(calm, seen);
+    }
+
+    #[test]
+    fn with_an_impression_its_play_is_left_out() {
+        let [calm, seen] = stopped(Kind::Impression);
+        let of = |events: &[(i64, Kind, Value)], wanted: Kind| -> Vec<Value> {
+            let of_kind = events.iter().filter(|(_, kind, _)| *kind == wanted);
+            of_kind.map(|(_, _, event)| event.clone()).collect()
+        };
+        let impressions = of(&seen, Kind::Impression);
+        assert_eq!(of(&calm, Kind::Impression), impressions);
+        let key = |event: &Value| (event["request_id"].to_string(), event["video_id"].to_string());
+        let shown: HashMap<_, ()> = impressions.iter().map(|event| (key(event), ())).collect();
+        let plays = of(&seen, Kind::Play);
+        assert!(plays.iter().all(|play| shown.contains_key(&key(play))));
+        // Some were left out, and those of what was shown before and after were not.
+        let calm_plays = of(&calm, Kind::Play).len();
+        assert!((calm_plays / 2..calm_plays * 9 / 10).contains(&plays.len()), "{}", plays.len());
+        let while_stopped = |(now_ms, kind, _): &&(i64, Kind, Value)| {
+            *kind == Kind::Play && (NOW_MS + 20_000..NOW_MS + 50_000).contains(now_ms)
+        };
+        assert!(seen.iter().filter(while_stopped).count() > 100);
     }
 
     #[test]
     fn it_depends_on_the_seed_and_the_moments_alone() {
-        let run = |seed| watch(&mut LiveMembers::new(seed, NOW_MS, 300), NOW_MS, 20);
+        let run = |seed| watch(&mut live(seed, NOW_MS, 300), NOW_MS, 20);
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
         // Where nothing is missed, not even on the moments.
-        let mut seldom = LiveMembers::new(7, NOW_MS, 300);
+        let mut seldom = live(7, NOW_MS, 300);
         let seldom: Vec<_> = [NOW_MS + 9_000, NOW_MS + 15_000, NOW_MS + 20_000]
             .into_iter()
             .flat_map(|now_ms| seldom.take_until(now_ms))
@@ -393,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_slept_does_not_catch_up_and_one_whose_clock_went_back_waits() {
-        let mut members = LiveMembers::new(7, NOW_MS, 1_000);
+        let mut members = live(7, NOW_MS, 1_000);
         assert!(members.take_until(NOW_MS + 1_000).len() > 800);
         assert!(members.take_until(NOW_MS - 5_000).is_empty());
         let hour_ms = 3_600_000;
@@ -401,13 +431,5 @@ mod tests {
         assert!((3_000..20_000).contains(&woken), "{woken}");
         let after = watch(&mut members, NOW_MS + hour_ms, 20).len();
         assert!((15_000..22_000).contains(&after), "{after}");
-    }
-
-    #[test]
-    fn names_are_unlike_and_need_no_escaping() {
-        let unlike: HashSet<_> = VIDEOS.iter().collect();
-        assert_eq!(unlike.len(), VIDEOS.len());
-        let plain = |c: char| c.is_ascii_lowercase() || c == '-';
-        assert!(VIDEOS.iter().all(|name| name.chars().all(plain)));
     }
 }

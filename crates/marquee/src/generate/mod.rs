@@ -12,7 +12,10 @@
 //! - `json`: an event -> its bytes;
 //! - `files`: the stream -> `impressions.ndjson` and `plays.ndjson`;
 //! - `kafka`: the stream -> the topics of a log;
-//! - `members`: the endless live source.
+//! - `members`: the endless live source;
+//! - `popularity`: how often it shows and plays each video;
+//! - `happenings`: what raises interest in one of its videos for a while;
+//! - `sources`: what it leaves out while a kind of events is stopped.
 //!
 //! **What is drawn.** Requests start evenly over the span (request i of N at a random place of the
 //! i-th of N equal strata), each with a country (10), a device (5, so a fifth are consoles) and a
@@ -31,11 +34,14 @@
 mod arrivals;
 mod draw;
 mod files;
+mod happenings;
 mod json;
 mod kafka;
 mod late;
 mod members;
+mod popularity;
 mod request;
+mod sources;
 #[cfg(test)]
 mod tests;
 
