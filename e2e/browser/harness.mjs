@@ -11,8 +11,8 @@ const PATIENCE_MS = 30_000;
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Asks until the answer is not false; `what` says what was waited for. */
-export async function until(what, ask) {
-  const end = Date.now() + PATIENCE_MS;
+export async function until(what, ask, patienceMs = PATIENCE_MS) {
+  const end = Date.now() + patienceMs;
   for (;;) {
     const answer = await ask();
     if (answer) return answer;

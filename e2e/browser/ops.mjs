@@ -50,7 +50,8 @@ export async function numbers_and_letters_come_without_a_reload(t) {
   assert.equal(await page.evaluate(() => performance.timeOrigin), loaded, "the page was not loaded again");
   // The permalink of a search shows the same to somebody else.
   await page.fill('[name="search"]', "v3");
-  await page.click("text=Show");
+  await page.getByRole("button", { name: "Show", exact: true }).click();
+  await page.waitForURL("**search=v3**");
   await page.locator("#trends tbody tr").first().waitFor();
   const link = await page.locator("text=Permalink").getAttribute("href");
   const other = await (await t.context()).newPage();

@@ -37,9 +37,14 @@ async function each(t, look) {
   }
 }
 
-export async function no_page_has_a_serious_finding_of_axe(t) {
+export async function pages_pass_axe_fit_their_window_and_have_their_picture_taken(t) {
+  const folder = process.env.MARQUEE_PICTURES;
+  await mkdir(folder, { recursive: true });
   let rules = 0;
   await each(t, async (page, name, screen) => {
+    const beyond = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(beyond <= 0, `${name} on ${screen} is ${beyond} px wider than its window`);
+    await page.screenshot({ path: `${folder}/${name}-${screen}.png` });
     // The policy lets no foreign script in: it is run past it, as by an extension.
     const session = await page.context().newCDPSession(page);
     await session.send("Runtime.evaluate", { expression: AXE });
@@ -50,13 +55,6 @@ export async function no_page_has_a_serious_finding_of_axe(t) {
     assert.deepEqual(words, [], `${name} on ${screen}`);
   });
   assert.ok(rules > 200, "it has looked");
-}
-
-export async function no_page_is_wider_than_its_window(t) {
-  await each(t, async (page, name, screen) => {
-    const beyond = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    assert.ok(beyond <= 0, `${name} on ${screen}: ${beyond} px`);
-  });
 }
 
 export async function no_page_weighs_more_than_150_kilobytes(t) {
@@ -82,10 +80,4 @@ export async function no_page_weighs_more_than_150_kilobytes(t) {
     assert.deepEqual(foreign, [], name);
     await context.close();
   }
-}
-
-export async function pictures_of_all_pages(t) {
-  const folder = process.env.MARQUEE_PICTURES;
-  await mkdir(folder, { recursive: true });
-  await each(t, (page, name, screen) => page.screenshot({ path: `${folder}/${name}-${screen}.png` }));
 }

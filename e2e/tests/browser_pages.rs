@@ -109,10 +109,8 @@ mod member {
 
 mod pages {
     checks!("pages", 100:
-        no_page_has_a_serious_finding_of_axe,
-        no_page_is_wider_than_its_window,
+        pages_pass_axe_fit_their_window_and_have_their_picture_taken,
         no_page_weighs_more_than_150_kilobytes,
-        pictures_of_all_pages,
     );
 }
 

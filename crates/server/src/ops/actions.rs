@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 type Answer = Result<(StatusCode, Json<Value>), Problem>;
 
@@ -97,14 +98,21 @@ pub(super) async fn source(State(app): State<Arc<App>>, body: String) -> Answer 
     done(&format!("{}{}.", text[..1].to_uppercase(), &text[1..]))
 }
 
-/// The answer may never come.
+/// So long a process lives after it was told to die: browsers ask again where a connection breaks
+/// without an answer, and would kill the next one, too.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// The answer comes before the end.
 pub(super) async fn crash(State(app): State<Arc<App>>) -> Answer {
-    let demo = demo(&app)?;
+    let demo = demo(&app)?.clone();
     app.ops.annotations.add(
         What::Crash,
         "the process was killed (the crash button)",
         (app.clock)(),
     );
-    demo.crash();
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_WORDS).await;
+        demo.crash();
+    });
     done("The process is being killed.")
 }

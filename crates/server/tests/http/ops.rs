@@ -269,6 +269,8 @@ async fn the_buttons_are_the_demos_alone() {
         (answer.status.as_u16(), answer.json()),
         (202, json!({ "said": "The process is being killed." }))
     );
+    // It answers first.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(*pressed.0.lock().unwrap(), ["event a-quiet-orchard", "plays true", "crash"]);
     let page = server.get("/ops").await.text;
     for words in ["A Quiet Orchard is in the news", "plays are stopped", "the crash button"] {
