@@ -11,7 +11,8 @@ use marquee_runtime::archive::Archive;
 use marquee_runtime::examples::{Examples, ExamplesSettings};
 use marquee_runtime::lanes::{Lanes, LanesSettings, SnapshotsSettings, StateFolder, StateMemory};
 use marquee_runtime::sealer::{Sealer, SealerSettings};
-use marquee_runtime::{Plan, SystemClock, open_files, pages};
+use marquee_runtime::status::StatusBoard;
+use marquee_runtime::{Plan, SystemClock, history, open_files, pages};
 use marquee_server::{Annotations, Demo, Parts, What};
 use marquee_sinks::embedded::OWNER_FILE;
 use marquee_sinks::lake::SealingSettings;
@@ -136,6 +137,7 @@ impl Service {
             demo: given.demo,
             clock: wiring::now_ms,
         };
+        runtime.spawn(keep_history(lanes.status().clone(), history_file(config)));
         let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
         let server = runtime.spawn(server);
         let folder = config.store.path.clone();
@@ -207,11 +209,42 @@ impl Service {
         if let Some(Stop::Failed(reason)) = reason {
             return Err(Failure::Failed(reason));
         }
+        let (status, history) = (self.lanes.status().clone(), self.folder.join(HISTORY));
         self.lanes.stop().map_err(Failure::failed)?;
+        if let Err(error) = history::keep(&status, &history) {
+            tracing::debug!("the history of batches is not kept: {error}");
+        }
         self.annotations.add(What::Stop, "asked to end, and all is committed", wiring::now_ms());
         match served {
             Ok(result) => result.map_err(Failure::failed),
             Err(panic) => Err(Failure::failed(panic)),
+        }
+    }
+}
+
+/// How often the history of batches is written to its file: so much of it a crash loses.
+const HISTORY_EVERY: Duration = Duration::from_secs(5);
+
+/// Its name, beside the store.
+const HISTORY: &str = "history.json";
+
+fn history_file(config: &Config) -> PathBuf {
+    config.store.path.join(HISTORY)
+}
+
+/// What operators look at outlives the process. Nothing else depends on it: what fails is logged.
+async fn keep_history(status: Arc<StatusBoard>, file: PathBuf) {
+    if let Err(error) = history::restore(&status, &file) {
+        tracing::warn!("{}: the history of batches begins anew: {error}", file.display());
+    }
+    let mut ticks = tokio::time::interval(HISTORY_EVERY);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let (status, file) = (status.clone(), file.clone());
+        let kept = tokio::task::spawn_blocking(move || history::keep(&status, &file)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::debug!("the history of batches is not kept: {error}");
         }
     }
 }

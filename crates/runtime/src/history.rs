@@ -2,12 +2,15 @@
 //! the service.
 //!
 //! Owners note each batch that has written something; notes are added up by second for half an hour,
-//! and by minute for a day. All of it is in memory, and no count depends on it.
+//! and by minute for a day. All of it is in memory, and no count depends on it; so that a crash can be
+//! looked at afterwards, [`keep`] writes it to a file now and then, and [`restore`] reads it at a start.
 
-use crate::status::LaneStatus;
+use crate::status::{LaneStatus, StatusBoard};
 use marquee_sinks::letters::LetterKind;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// Seconds that are kept one by one.
@@ -122,11 +125,54 @@ impl Bucket {
     }
 }
 
+/// What of a history is in a file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    seconds: Vec<Bucket>,
+    minutes: Vec<Bucket>,
+}
+
+/// Writes a board's history to a file, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn keep(board: &StatusBoard, file: &Path) -> io::Result<()> {
+    let text = serde_json::to_vec(&board.kept_history())?;
+    let unfinished = file.with_extension("unfinished");
+    std::fs::write(&unfinished, text)?;
+    std::fs::rename(unfinished, file)
+}
+
+/// Gives a board the history in a file, if there is one that can be read. What is there already stays.
+///
+/// # Errors
+/// The file is there, and is no history.
+pub fn restore(board: &StatusBoard, file: &Path) -> io::Result<()> {
+    match std::fs::read(file) {
+        Ok(text) => board.restore_history(serde_json::from_slice(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 /// Buckets of one length, the oldest first.
 #[derive(Debug, Default)]
 struct Ring(VecDeque<Bucket>);
 
 impl Ring {
+    /// Puts buckets before those that are there.
+    fn begin_with(&mut self, buckets: Vec<Bucket>, most: usize) {
+        let first_ms = self.0.front().map_or(i64::MAX, |bucket| bucket.at_ms);
+        for bucket in buckets.into_iter().rev().filter(|bucket| bucket.at_ms < first_ms) {
+            // Out of order they would never be gone on with.
+            let is_earlier = self.0.front().is_none_or(|first| bucket.at_ms < first.at_ms);
+            if self.0.len() < most && is_earlier {
+                self.0.push_front(bucket);
+            }
+        }
+    }
+
     fn note(&mut self, note: &BatchNote, lanes: &[LaneStatus], width_ms: i64, most: usize) {
         let at_ms = note.at_ms - note.at_ms.rem_euclid(width_ms);
         // A clock that was set back must not make the order of buckets wrong.
@@ -206,6 +252,16 @@ impl History {
         samples.iter().rev().cloned().collect()
     }
 
+    pub(crate) fn kept(&self) -> Kept {
+        let all = |ring: &Ring| ring.0.iter().copied().collect();
+        Kept { seconds: all(&self.seconds), minutes: all(&self.minutes) }
+    }
+
+    pub(crate) fn restore(&mut self, kept: Kept) {
+        self.seconds.begin_with(kept.seconds, SECONDS);
+        self.minutes.begin_with(kept.minutes, MINUTES);
+    }
+
     /// Buckets that start at or after a time, the oldest first: of seconds, or of minutes. Where no
     /// batch ended there is none.
     pub(crate) fn buckets(&self, from_ms: i64, by_minute: bool) -> Vec<Bucket> {
@@ -247,6 +303,32 @@ mod tests {
         let minutes = history.buckets(0, true);
         assert_eq!(minutes.iter().map(shown).collect::<Vec<_>>(), [(60_000, 4, 13, 30_000, 4)]);
         assert_eq!(history.buckets(61_001, false).len(), 1);
+    }
+
+    #[test]
+    fn a_history_outlives_its_process_and_one_that_is_damaged_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("history.json");
+        let board = || StatusBoard::new(1, 1);
+        let before = board();
+        for second in 60..70 {
+            before.note_batch(&note(1000 * second, 2, 1));
+        }
+        keep(&before, &file).expect("a file");
+        let after = board();
+        // It has begun before it is told.
+        after.note_batch(&note(69_500, 5, 1));
+        after.note_batch(&note(80_000, 5, 1));
+        restore(&after, &file).expect("a history");
+        let seconds = after.history(0, false);
+        assert_eq!(
+            seconds.iter().map(|b| b.at_ms / 1000).collect::<Vec<_>>(),
+            [60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 80]
+        );
+        assert_eq!(seconds.iter().map(|b| b.records).sum::<u64>(), 9 * 2 + 5 + 5);
+        std::fs::write(&file, "{\"seconds").expect("a file");
+        assert!(restore(&board(), &file).is_err());
+        restore(&board(), &folder.path().join("none")).expect("there need not be one");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::archive::ArchiveStatus;
 use crate::examples::ExamplesStatus;
-use crate::history::{BatchNote, Bucket, History, LetterSample};
+use crate::history::{BatchNote, Bucket, History, Kept, LetterSample};
 use marquee_pipeline::lane::Counters;
 use marquee_pipeline::matches::Matches;
 use marquee_sinks::letters::LetterKind;
@@ -200,6 +200,14 @@ impl StatusBoard {
     /// an hour of them is kept) or by minute (a day), the oldest first.
     pub fn history(&self, from_ms: i64, by_minute: bool) -> Vec<Bucket> {
         self.lock().history.buckets(from_ms, by_minute)
+    }
+
+    pub(crate) fn kept_history(&self) -> Kept {
+        self.lock().history.kept()
+    }
+
+    pub(crate) fn restore_history(&self, kept: Kept) {
+        self.lock().history.restore(kept);
     }
 
     /// Notes that an owner failed: the process is about to end.

@@ -11,7 +11,7 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
     retry_after_seconds: Option<u32>,
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<Box<(HeaderName, &'static str)>>,
     /// Extension members.
     more: Map<String, Json>,
 }
@@ -36,7 +36,7 @@ impl Problem {
 
     /// One header more.
     pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -77,7 +77,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response

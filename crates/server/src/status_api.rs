@@ -1,6 +1,6 @@
-//! `GET /v1/status`: what the live page shows besides trends.
+//! `GET /v1/status`: how the lanes are doing, for pages and tests.
 //!
-//! It is made for that page and changes with it, without notice. Programs read `/metrics`.
+//! It is made for the pages of this server and changes with them, without notice. Programs read `/metrics`.
 
 use crate::app::App;
 use crate::mapping;

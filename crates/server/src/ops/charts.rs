@@ -55,7 +55,7 @@ impl Frame<'_> {
     }
 
     /// Start of the first point.
-    fn from_ms(&self) -> i64 {
+    fn start_ms(&self) -> i64 {
         let step_ms = self.span.step_ms();
         // The last whole step is the last point.
         self.now_ms.div_euclid(step_ms) * step_ms - self.span.ms()
@@ -63,7 +63,7 @@ impl Frame<'_> {
 
     /// The buckets of each step of the time that is shown.
     fn by_step<T>(&self, of: impl Fn(&[&Bucket]) -> T) -> Vec<(i64, T)> {
-        let (from_ms, step_ms) = (self.from_ms(), self.span.step_ms());
+        let (from_ms, step_ms) = (self.start_ms(), self.span.step_ms());
         let mut steps: Vec<Vec<&Bucket>> = vec![Vec::new(); self.steps()];
         for bucket in self.buckets {
             let step = (bucket.at_ms - from_ms).div_euclid(step_ms);
@@ -80,7 +80,7 @@ impl Frame<'_> {
         let values = series.iter().flatten().map(|(_, value)| *value);
         let top = nice(values.chain(limit.map(|limit| 1.2 * limit)).fold(0.0, f64::max));
         // Up to now: what has just been noted shows at once.
-        let (from_ms, to_ms) = (self.from_ms(), self.now_ms + 1);
+        let (from_ms, to_ms) = (self.start_ms(), self.now_ms + 1);
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

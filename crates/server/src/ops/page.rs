@@ -222,7 +222,7 @@ fn demo(may: Rights) -> Markup {
                     }
                     div.inline role="group" aria-label="Sources" {
                         @for kind in ["impressions", "plays"] {
-                            button type="button" data-post="/ops/api/demo/source" data-body=(format!("{{\"kind\":\"{kind}\",\"stopped\":true}}")) { "Stop " (kind) }
+                            button.quiet type="button" data-post="/ops/api/demo/source" data-body=(format!("{{\"kind\":\"{kind}\",\"stopped\":true}}")) { "Stop " (kind) }
                             button.quiet type="button" data-post="/ops/api/demo/source" data-body=(format!("{{\"kind\":\"{kind}\",\"stopped\":false}}")) { "Start " (kind) }
                         }
                     }

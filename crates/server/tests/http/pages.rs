@@ -1,4 +1,4 @@
-//! Health, metrics, the live page, and problems that belong to no route.
+//! Health, metrics, what pages are made of, and problems that belong to no route.
 
 use crate::support::{LANES, NOW_MS, Server, event};
 use axum::body::Body;
