@@ -33,7 +33,8 @@ export async function offline_and_reload_lose_nothing_and_keep_the_times(t) {
   assert.equal((await stored(page)).length, 3, "an impression, another one and its play");
   // The page comes from the test, not from the network, and the script from the browser's cache.
   // It has no tiles any more: seen again a second later, they would count in the next epoch.
-  t.site(html(t, ""));
+  const body = html(t, "");
+  await context.route(t.site(body), (route) => route.fulfill({ contentType: "text/html", body }));
   await page.reload();
   await sleep(500);
   assert.ok((await stored(page)).length >= 3, "a reload loses nothing");

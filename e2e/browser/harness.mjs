@@ -2,7 +2,7 @@
 // real service as the only judge of what was counted.
 
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { chromium } from "playwright-core";
 
 /** No wait in these checks takes a fraction of this. */
@@ -29,6 +29,34 @@ export class Harness {
     this.pages = new Map();
   }
 
+  /**
+   * Pages of a site under the collector's own host: a server before the service that has these pages
+   * and hands on all else. (A browser whose requests are intercepted may lose those of a page that is
+   * being left.)
+   */
+  async serveSite() {
+    const service = new URL(this.address);
+    const server = createServer((asked, response) => {
+      const html = this.pages.get(new URL(asked.url, service).pathname);
+      if (html) {
+        response.setHeader("content-type", "text/html; charset=utf-8");
+        response.end(html);
+        return;
+      }
+      const { method, url: path, headers } = asked;
+      if (path === "/favicon.ico") return void response.writeHead(204).end();
+      const onward = request({ host: service.hostname, port: service.port, method, path, headers }, (answer) => {
+        response.writeHead(answer.statusCode, answer.headers);
+        answer.pipe(response);
+      });
+      onward.on("error", () => response.destroy());
+      asked.pipe(onward);
+    });
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    this.closers.push(() => new Promise((resolve) => (server.close(resolve), server.closeAllConnections())));
+    this.address = `http://127.0.0.1:${server.address().port}`;
+  }
+
   /** A browser of its own, with nothing stored. */
   async context(options = {}) {
     this.browser ??= await chromium.launch({
@@ -39,11 +67,6 @@ export class Harness {
     const context = await this.browser.newContext({
       viewport: { width: 800, height: 600 },
       ...options,
-    });
-    // Pages of a site under the collector's own host, which no server has.
-    await context.route(`${this.address}/site/**`, (route) => {
-      const html = this.pages.get(new URL(route.request().url()).pathname);
-      return html ? route.fulfill({ contentType: "text/html", body: html }) : route.abort();
     });
     // To try a change, or that a check notices a fault, without building the service.
     const other = process.env.MARQUEE_SCRIPT;

@@ -11,6 +11,7 @@ if (name === "--list") {
   const { Harness } = await import("./harness.mjs");
   const harness = new Harness(process.env.MARQUEE_ADDRESS, process.env.MARQUEE_CHROMIUM);
   try {
+    if (["script", "delivery"].includes(file)) await harness.serveSite();
     await checks[name](harness);
   } catch (error) {
     console.error(error);
