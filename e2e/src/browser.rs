@@ -17,7 +17,7 @@ use std::time::Duration;
 const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 /// What Playwright asks for.
-const NODE_MIN: u32 = 18;
+const NODE_MIN: u32 = 20;
 
 /// Packages of e2e/browser/package.json that checks import.
 const PACKAGES: [&str; 2] = ["playwright-core", "axe-core"];

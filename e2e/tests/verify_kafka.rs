@@ -199,7 +199,7 @@ fn what_another_member_has_counted_is_repaired_from_the_log() {
     let data = Data::generated(60_000, 43);
     let setup = Setup::new(brokers, &data, "elsewhere");
     // So small that it is stopped long before it is done.
-    let batches = "[runtime]\nbatch_events = 50\nbatch_interval = \"20ms\"\n";
+    let batches = "[runtime]\nbatch_events = 5\nbatch_interval = \"20ms\"\n";
     let ours = setup.config("ours", FAST_GROUP, batches);
     let theirs = setup.config("theirs", FAST_GROUP, SMALL_BATCHES);
     succeed(&mut setup.generate(&ours, 60_000, 43));
