@@ -14,10 +14,19 @@ use marquee_sinks::embedded::EmbeddedStore;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time moves between batches, and only what comes after it is late.
 const SMALL_BATCHES: &str = "[runtime]\nbatch_events = 2000\nbatch_interval = \"20ms\"\n";
+
+/// Members of a group that come and go need a broker that answers in time, or a stop ends without its
+/// last commit and the next one counts again, which is right and not what is to be seen here: one test
+/// after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn verify(config: &Path, flags: &[&str]) -> Finished {
     run(marquee(["verify", "-c"]).arg(config).args(flags))
@@ -82,6 +91,7 @@ fn assert_sealed_are_duckdbs(duckdb: &DuckDb, data: &Data, store: &Path) {
 
 #[test]
 fn late_events_are_found_and_repaired_beside_a_group_that_does_not_notice() {
+    let _alone = alone();
     let (Some(brokers), Some(duckdb), Some(client)) = (broker(), DuckDb::find(), Client::find())
     else {
         return;
@@ -148,6 +158,7 @@ fn missing(line: &Value) -> u64 {
 
 #[test]
 fn what_kafka_has_deleted_accuses_nobody_and_is_repaired_from_files_alone() {
+    let _alone = alone();
     let (Some(brokers), Some(duckdb), Some(client)) = (broker(), DuckDb::find(), Client::find())
     else {
         return;
@@ -195,6 +206,7 @@ fn what_kafka_has_deleted_accuses_nobody_and_is_repaired_from_files_alone() {
 
 #[test]
 fn what_another_member_has_counted_is_repaired_from_the_log() {
+    let _alone = alone();
     let (Some(brokers), Some(duckdb)) = (broker(), DuckDb::find()) else { return };
     let data = Data::generated(60_000, 43);
     let setup = Setup::new(brokers, &data, "elsewhere");
@@ -206,7 +218,7 @@ fn what_another_member_has_counted_is_repaired_from_the_log() {
     let service = Service::start(&ours, &setup.file("ours.log"));
     let until = Instant::now() + Duration::from_secs(120);
     let read = |service: &Service| service.get("/v1/status")["totals"]["events"].as_u64().unwrap();
-    while read(&service) < data.events() / 20 {
+    while read(&service) < data.events() / 200 {
         assert!(Instant::now() < until, "it does not count");
         std::thread::sleep(Duration::from_millis(5));
     }

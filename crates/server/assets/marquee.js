@@ -228,6 +228,8 @@
     const asked = after ? Number(after) * 1000 || Date.parse(after) - Date.now() : 0;
     const wait = Math.min(Math.max(backoff, asked || 0), 3600e3);
     notBefore = Date.now() + wait;
+    // What was due before the answer came has to wait, too.
+    due = Infinity;
     schedule(wait);
     return false;
   }
