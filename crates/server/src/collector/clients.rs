@@ -70,7 +70,7 @@ pub(crate) struct Clients {
     videos: Mutex<Table<u64, Sent>>,
 }
 
-/// A token bucket: how many events may come now, and when that was so.
+/// A token bucket: how many events may come now, and when that was so. Less than none is a debt.
 #[derive(Clone, Copy)]
 struct Bucket {
     tokens: f64,
@@ -105,13 +105,24 @@ impl Clients {
         let passed_s = (now_ms - bucket.since_ms).max(0) as f64 / 1000.0;
         bucket.tokens = (bucket.tokens + passed_s * rate).min(full);
         bucket.since_ms = bucket.since_ms.max(now_ms);
-        // A body that is larger than the whole bucket passes when the bucket is full.
+        // More than a bucket holds passes when it is full, and its client waits for longer afterwards.
         let needed = (events as f64).min(full);
         if bucket.tokens < needed {
             return Err(((needed - bucket.tokens) / rate).ceil().clamp(1.0, 3600.0) as u32);
         }
-        bucket.tokens -= needed;
+        bucket.tokens -= events as f64;
         Ok(())
+    }
+
+    /// Takes what the items of a client had in them besides one event each, which is known only when
+    /// they have been read: it is owed, and the client waits the longer before it may send again.
+    pub(super) fn owe(&self, client: Option<Client>, events: u64) {
+        let Some(client) = client.filter(|_| self.limits.rate > 0) else { return };
+        let mut rates = lock(&self.rates);
+        // One that is forgotten already was silent, or is one of very many.
+        if let Some(bucket) = rates.known(&client) {
+            bucket.tokens -= events as f64;
+        }
     }
 
     /// Whether a client may add one more event to a video; then it is noted.
@@ -163,6 +174,10 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
         let known = self.old.remove(&key);
         self.young.entry(key).or_insert_with(|| known.unwrap_or_else(new))
     }
+
+    fn known(&mut self, key: &K) -> Option<&mut V> {
+        self.young.get_mut(key).or_else(|| self.old.get_mut(key))
+    }
 }
 
 #[cfg(test)]
@@ -187,9 +202,16 @@ mod tests {
         assert_eq!(clients.take(one, 50, 1_000), Err(4));
         assert_eq!(clients.take(client("192.0.2.2"), 100, 0), Ok(()), "others are not concerned");
         assert_eq!(clients.take(one, 10, 1_000), Ok(()));
-        // More than a bucket holds, once it is full.
+        // More than a bucket holds, once it is full; it is paid for afterwards.
         assert_eq!(clients.take(one, 1_000, 60_000), Ok(()));
-        assert_eq!(clients.take(one, 1, 60_000), Err(1));
+        assert_eq!(clients.take(one, 1, 60_000), Err(91));
+        assert_eq!(clients.take(one, 1, 151_000), Ok(()));
+        // What is known to be more only when it was read.
+        assert_eq!(clients.take(one, 1, 200_000), Ok(()));
+        clients.owe(one, 199);
+        assert_eq!(clients.take(one, 1, 200_000), Err(11));
+        clients.owe(client("192.0.2.9"), 1);
+        clients.owe(None, 1);
         assert_eq!(clients.take(None, 1_000_000, 0), Ok(()));
         assert_eq!(self::clients(0, 0).take(one, u64::MAX, 0), Ok(()));
     }

@@ -53,6 +53,13 @@ pub(crate) struct Tally {
     pub(crate) refused: [u64; 4],
 }
 
+impl Tally {
+    /// All of them.
+    pub(super) fn events(&self) -> u64 {
+        self.signed + self.unsigned + self.refused.iter().sum::<u64>()
+    }
+}
+
 /// Why an event that can be read is refused all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {

@@ -95,8 +95,9 @@ fn refuse_encodings(request: &Request) -> Result<(), Problem> {
 /// Judges all items of a body and appends what is accepted.
 fn take(kind: Kind, app: &App, sender: Sender, body: &[u8]) -> Result<Answer, Problem> {
     let now_ms = (app.clock)();
-    if !sender.is_server && app.clients.limits().rate > 0 {
-        let mut items = 0;
+    let is_bounded = !sender.is_server && app.clients.limits().rate > 0;
+    let mut items = 0;
+    if is_bounded {
         items::for_each(body, &mut |_| items += 1).map_err(not_an_array)?;
         app.clients.take(sender.client, items, now_ms).map_err(too_fast)?;
     }
@@ -107,6 +108,9 @@ fn take(kind: Kind, app: &App, sender: Sender, body: &[u8]) -> Result<Answer, Pr
         Err(reason) => answer.reject(reason),
     };
     items::for_each(body, each).map_err(not_an_array)?;
+    if is_bounded {
+        app.clients.owe(sender.client, judge.tally.events().saturating_sub(items));
+    }
     let topic = app.topic_index(kind);
     for position in append(app, topic, now_ms, &records)? {
         let (lane, next_offset) = (position.lane, position.offset + 1);

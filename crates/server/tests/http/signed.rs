@@ -222,6 +222,28 @@ async fn one_client_adds_only_so_much() {
     );
 }
 
+/// How many events there are in an item is known when it has been read: they are paid for afterwards.
+#[tokio::test]
+async fn elements_of_a_list_are_events_of_a_client_too() {
+    let mut setup = Setup { explode: Some("tiles"), ..Setup::default() };
+    setup.collector.limits.rate = 10;
+    setup.collector.limits.header = "x-client".to_owned();
+    let server = setup.start();
+    let send = |client: &str, elements: usize| {
+        let tiles: Vec<Json> =
+            (0..elements).map(|n| json!({ "video_id": format!("v{n}") })).collect();
+        let item = json!({ "request_id": "r", "ts": NOW_MS, "tiles": tiles }).to_string();
+        let post = Request::post("/v1/impressions").header("x-client", client);
+        post.body(Body::from(item)).unwrap()
+    };
+    assert_eq!(server.send(send("192.0.2.1", 99)).await.status, 202);
+    assert_eq!(server.send(send("192.0.2.1", 200)).await.status, 202, "one is left of 100");
+    let late = server.send(send("192.0.2.1", 1)).await;
+    late.is_problem(429, "client_rate");
+    assert_eq!(late.header("retry-after"), "20", "200 are owed, 10 come each second");
+    assert_eq!(server.send(send("192.0.2.2", 1)).await.status, 202);
+}
+
 #[tokio::test]
 async fn pages_of_sites_that_are_listed_send_and_read_the_answer() {
     let mut setup = Setup::default();
