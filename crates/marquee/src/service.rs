@@ -138,7 +138,9 @@ impl Service {
             clock: wiring::now_ms,
         };
         runtime.spawn(keep_history(lanes.status().clone(), history_file(config)));
-        let server = marquee_server::serve(listener, marquee_server::router(parts), wait(stopped));
+        let (router, names) = (marquee_server::router(parts), config.http.allowed_hosts.clone());
+        let server =
+            async move { marquee_server::serve(listener, router, &names, wait(stopped)).await };
         let server = runtime.spawn(server);
         let folder = config.store.path.clone();
         write_owner(&folder, address)?;

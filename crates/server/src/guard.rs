@@ -4,18 +4,19 @@
 //!   a request carries the page's `Origin`, so one that is not ours is refused.
 //! - A site may let its own name point to 127.0.0.1 (*DNS rebinding*) and then reads the answers
 //!   as its own. Such a request names that site as its `Host`, so on a loopback address only
-//!   loopback names are answered.
+//!   loopback names are answered, and those that are known to lead here through a proxy.
 //!
 //! Programs that are not browsers send no `Origin` and are not concerned.
 
 use crate::cors;
 use crate::problem::Problem;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Refuses a request whose `Origin` is another site, and not one that may send events.
 pub(crate) fn may_send(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
@@ -32,6 +33,16 @@ pub(crate) fn has_token(headers: &HeaderMap, token: &str) -> bool {
     // How much of a guess is right must not show in the time that this takes.
     let hash = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     !token.is_empty() && hash(shown).as_ref() == hash(token).as_ref()
+}
+
+/// Whether a proxy passes on the request of somebody else, as far as it says so or keeps the name by
+/// which it was asked: who connects is on this machine then, and who asks need not be.
+pub(crate) fn is_passed_on(request: &Request) -> bool {
+    let by_name = host_of(request).is_some_and(|host| !is_loopback(host));
+    by_name
+        || ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"]
+            .iter()
+            .any(|name| request.headers().contains_key(*name))
 }
 
 /// Refuses a request whose `Origin` is another site.
@@ -61,20 +72,34 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
     !authority.is_empty() && plain(authority) == plain(host)
 }
 
-/// For servers that listen on a loopback address: answers only to loopback names.
-pub(crate) async fn loopback_names_only(request: Request, next: Next) -> Response {
-    // A request without any host is none of a browser.
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")),
-    };
-    if host.is_none_or(is_loopback) {
+/// For servers that listen on a loopback address: answers only to loopback names, and to those given.
+pub(crate) async fn known_names_only(
+    State(allowed): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let host = host_of(&request);
+    if host.is_none_or(|host| is_loopback(host) || is_one_of(host, &allowed)) {
         return next.run(request).await;
     }
     let detail = "This server listens on a loopback address and answers only to the names \
-        localhost, 127.0.0.1 and [::1]. Use one of them (behind a proxy, let it send one as \
-        `Host`), or let [http] listen name an address that others may reach.";
+        localhost, 127.0.0.1 and [::1]. Use one of them, or name the one of a proxy in [http] \
+        allowed_hosts, or let [http] listen name an address that others may reach.";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+}
+
+/// What a request calls this server. One without any host is none of a browser.
+pub(crate) fn host_of(request: &Request) -> Option<&str> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")),
+    }
+}
+
+/// Whether `host[:port]` is one of some names.
+pub(crate) fn is_one_of(host: &str, names: &[String]) -> bool {
+    let name = name_of_host(host);
+    names.iter().any(|known| known.eq_ignore_ascii_case(&name))
 }
 
 /// The name or address in `host[:port]`.

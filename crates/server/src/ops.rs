@@ -77,7 +77,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
 }
 
 async fn page(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let may = access::rights(&app, request.headers());
+    let may = access::rights(&app, &request);
     if !may.read {
         return Ok(Html(page::login(app.ops.token.is_empty()).into_string()).into_response());
     }

@@ -6,6 +6,7 @@ use axum::serve::ListenerExt;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -16,18 +17,23 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Serves until `shutdown` resolves. No connection is taken after that; requests that are being
 /// answered get 5 seconds. What the collector has acknowledged is durable either way.
 ///
-/// On a loopback address only requests to loopback names (`localhost`, `127.0.0.1`, `[::1]`) are
-/// answered, others get 421: a web site that lets its name point here must not read the answers.
+/// On a loopback address only requests to loopback names (`localhost`, `127.0.0.1`, `[::1]`) and to
+/// `allowed_hosts` (a proxy passes on how it was asked) are answered, others get 421: a web site that
+/// lets its name point here must not read the answers.
 ///
 /// # Errors
 /// The listener has no address.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    allowed_hosts: &[String],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = match listener.local_addr()?.ip().is_loopback() {
-        true => router.layer(axum::middleware::from_fn(guard::loopback_names_only)),
+        true => {
+            let names: Arc<[String]> = allowed_hosts.into();
+            router.layer(axum::middleware::from_fn_with_state(names, guard::known_names_only))
+        }
         false => router,
     };
     // Answers are small and written at once; waiting for more would only delay them.

@@ -7,7 +7,8 @@
 //!    a site that points its name to this server (*DNS rebinding*) is not answered.
 //! 2. What a browser says comes from another site (`Sec-Fetch-Site`) is refused, except that one may
 //!    follow a link to the page. No answer carries CORS headers, so none can be read from there.
-//! 3. Reading needs the token unless the server listens on a loopback address.
+//! 3. Reading needs the token unless the server listens on a loopback address and no proxy says that it
+//!    passes on what somebody else asks.
 //! 4. Changing needs the token always: as `Authorization: Bearer`, which no other site can make a
 //!    browser send, or as a cookie (`HttpOnly`, `SameSite=Strict`), and then an `Origin` that is ours.
 
@@ -64,6 +65,7 @@ fn may(app: &App, request: &Request) -> Result<(), Problem> {
         return Ok(());
     }
     let shown = shown(app, headers);
+    let is_local = is_local(app, request);
     match (is_change, shown) {
         (true, Shown::Cookie) if !headers.contains_key(ORIGIN) => {
             let detail = "A change that comes with the cookie must name the page that it comes from \
@@ -71,7 +73,7 @@ fn may(app: &App, request: &Request) -> Result<(), Problem> {
             Err(Problem::new(StatusCode::FORBIDDEN, detail))
         }
         (true, Shown::Not) => Err(no_token(app)),
-        (false, Shown::Not) if app.ops.is_public => Err(no_token(app)),
+        (false, Shown::Not) if !is_local => Err(no_token(app)),
         _ => Ok(()),
     }
 }
@@ -87,10 +89,15 @@ fn no_token(app: &App) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail).header(WWW_AUTHENTICATE, "Bearer")
 }
 
-/// What who sends these headers may do.
-pub(super) fn rights(app: &App, headers: &HeaderMap) -> Rights {
-    let write = shown(app, headers) != Shown::Not;
-    Rights { read: write || !app.ops.is_public, write }
+/// What who asks may do.
+pub(super) fn rights(app: &App, request: &Request) -> Rights {
+    let write = shown(app, request.headers()) != Shown::Not;
+    Rights { read: write || is_local(app, request), write }
+}
+
+/// Whether somebody on this machine asks, as far as can be seen.
+fn is_local(app: &App, request: &Request) -> bool {
+    !app.ops.is_public && !guard::is_passed_on(request)
 }
 
 fn shown(app: &App, headers: &HeaderMap) -> Shown {
@@ -170,17 +177,9 @@ fn with_cookie(headers: &HeaderMap, value: &str, seconds: u32) -> Response {
 
 /// Refuses names that anybody could let point here.
 fn named_rightly(app: &App, request: &Request) -> Result<(), Problem> {
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?")),
-    };
-    // A request without any host is none of a browser.
-    let Some(host) = host else { return Ok(()) };
-    let name = guard::name_of_host(host);
-    let is_address = name.parse::<IpAddr>().is_ok();
-    let is_allowed =
-        || app.ops.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&name));
-    if is_address || guard::is_loopback(host) || is_allowed() {
+    let Some(host) = guard::host_of(request) else { return Ok(()) };
+    let is_address = guard::name_of_host(host).parse::<IpAddr>().is_ok();
+    if is_address || guard::is_loopback(host) || guard::is_one_of(host, &app.ops.allowed_hosts) {
         return Ok(());
     }
     let detail = "The operator's page is not answered under this name. Name it in [http] allowed_hosts, \

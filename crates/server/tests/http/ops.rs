@@ -220,11 +220,44 @@ async fn without_a_token_nobody_changes_anything_and_others_see_nothing() {
     assert_eq!(public.get("/ops/assets/ops.css").await.status, 200);
 }
 
+/// Who connects through a proxy seems to be on this machine.
+#[tokio::test]
+async fn who_comes_through_a_proxy_needs_the_token() {
+    let server = server(|setup| setup.ops.allowed_hosts = vec!["marquee.example".to_owned()]);
+    let through = |name: &str, value: &str| Request::get("/ops/trends.csv").header(name, value);
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1"),
+        ("via", "1.1 a"),
+        ("host", "marquee.example"),
+    ] {
+        server.send(request(through(name, value), "")).await.is_problem(401, "token");
+        let own = server.send(request(bearer(through(name, value)), "")).await;
+        assert_eq!(own.status, 200, "{name}");
+        let page = Request::get("/ops").header(name, value);
+        let page = server.send(request(page, "")).await;
+        assert!(page.text.contains("<form") && !page.text.contains("<svg"), "{name}");
+        let rank = Request::post("/v1/rank").header(name, value);
+        let rank = server.send(request(rank, r#"{"candidates":["a"]}"#)).await;
+        rank.is_problem(403, "[rank]");
+    }
+    // It keeps the name, so the page of that name may log in.
+    let login = |origin: &str| {
+        let post = Request::post("/ops/login").header("host", "marquee.example");
+        let post = post.header("x-forwarded-for", "192.0.2.1").header("origin", origin);
+        let post = post.header("content-type", "application/x-www-form-urlencoded");
+        request(post, &format!("token={}", TOKEN.replace(' ', "+")))
+    };
+    assert_eq!(server.send(login("https://marquee.example")).await.status, 303);
+    assert_eq!(server.send(login("https://evil.example")).await.status, 403);
+}
+
 #[tokio::test]
 async fn names_that_anybody_could_point_here_are_not_answered() {
     let server = server(|setup| setup.ops.allowed_hosts = vec!["marquee.example".to_owned()]);
     let host = |host: &'static str| {
-        server.send(request(Request::get("/ops/trends.csv").header("host", host), ""))
+        let get = bearer(Request::get("/ops/trends.csv").header("host", host));
+        server.send(request(get, ""))
     };
     for good in ["localhost:8080", "127.0.0.1", "[::1]:80", "10.1.2.3:80", "Marquee.Example:8080"] {
         assert_eq!(host(good).await.status, 200, "{good}");

@@ -24,11 +24,16 @@ async fn a_loopback_server_answers_to_loopback_names_and_ends_when_told() {
     let shutdown = async {
         let _ = ended.await;
     };
-    let serving = tokio::spawn(serve(listener, server.router.clone(), shutdown));
+    let router = server.router.clone();
+    let serving = tokio::spawn(async move {
+        serve(listener, router, &["marquee.example".to_owned()], shutdown).await
+    });
 
     let get =
         |host: &str| format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     assert!(exchange(port, &get(&format!("localhost:{port}"))).await.starts_with("HTTP/1.1 200"));
+    let proxied = exchange(port, &get("Marquee.Example")).await;
+    assert!(proxied.starts_with("HTTP/1.1 200"), "{proxied}");
     let answer = exchange(port, &get("rebound.example")).await;
     assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
     assert!(answer.contains("application/problem+json"));
@@ -61,7 +66,8 @@ async fn a_request_that_does_not_end_is_cut_off() {
     let shutdown = async {
         let _ = ended.await;
     };
-    let serving = tokio::spawn(serve(listener, server.router.clone(), shutdown));
+    let router = server.router.clone();
+    let serving = tokio::spawn(async move { serve(listener, router, &[], shutdown).await });
     let mut slow = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let head = "POST /v1/plays HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
     slow.write_all(head.as_bytes()).await.unwrap();
