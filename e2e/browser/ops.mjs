@@ -164,3 +164,26 @@ export async function a_wrong_token_is_said_and_changes_nothing(t) {
   assert.equal(await page.locator("#note").count(), 0);
   await until("the rest of the page", () => page.locator("#summary .card").count());
 }
+
+export async function what_is_being_read_stays_and_what_came_meanwhile_follows(t) {
+  const page = await operator(t, await t.context());
+  await page.evaluate(() => getSelection().selectAllChildren(document.getElementById("annotations")));
+  const headers = { authorization: `Bearer ${TOKEN}` };
+  const body = JSON.stringify({ text: "written while it is read" });
+  assert.equal((await fetch(`${t.address}/ops/api/annotations`, { method: "POST", headers, body })).status, 202);
+  await sleep(2500);
+  const note = page.locator("#annotations", { hasText: "written while it is read" });
+  assert.equal(await note.count(), 0, "what is selected does not go away");
+  await page.evaluate(() => getSelection().removeAllRanges());
+  await note.waitFor();
+}
+
+export async function a_page_that_is_one_too_many_is_kept_up_to_date_when_another_is_closed(t) {
+  const end = new AbortController();
+  const streams = Array.from({ length: 16 }, () => fetch(`${t.address}/ops/stream`, { signal: end.signal }));
+  assert.ok((await Promise.all(streams)).every(({ status }) => status === 200));
+  const page = await operator(t, await t.context());
+  await page.locator("#said", { hasText: "trying again" }).waitFor();
+  end.abort();
+  await until("the page to be live again", async () => (await page.locator("#said").textContent()) === "");
+}

@@ -121,5 +121,7 @@ mod ops {
         a_page_of_another_site_can_neither_read_nor_change_anything,
         a_name_that_was_pointed_here_is_not_answered,
         a_wrong_token_is_said_and_changes_nothing,
+        what_is_being_read_stays_and_what_came_meanwhile_follows,
+        a_page_that_is_one_too_many_is_kept_up_to_date_when_another_is_closed,
     );
 }

@@ -27,31 +27,42 @@ function isInUse(element) {
   return isSelected || (focused !== element && element.contains(focused));
 }
 
+/** Whether it is in its place. */
 function place(name, html) {
   const element = document.getElementById(name);
-  if (!element || isInUse(element)) return;
+  if (!element) return true;
+  if (isInUse(element)) return false;
   const open = [...element.querySelectorAll("details[open]")].map((one) => one.id);
   const parsed = new DOMParser().parseFromString(html, "text/html");
   for (const id of open) parsed.getElementById(id)?.setAttribute("open", "");
   const left = element.scrollLeft;
   element.replaceChildren(...parsed.body.childNodes);
   element.scrollLeft = left;
+  return true;
 }
 
+const AGAIN_MS = 5000;
 let isLost = false;
-if (document.getElementById("summary")) {
+// What was in use when it came: it is told only once.
+const waiting = new Map();
+
+function listen() {
   const stream = new EventSource("/ops/stream" + location.search);
   stream.addEventListener("sections", (event) => {
     if (isLost) say("");
     isLost = false;
-    for (const [name, html] of Object.entries(JSON.parse(event.data))) place(name, html);
+    for (const [name, html] of Object.entries(JSON.parse(event.data))) waiting.set(name, html);
+    for (const [name, html] of waiting) if (place(name, html)) waiting.delete(name);
   });
   stream.addEventListener("trouble", (event) => { isLost = true; say(event.data, "bad"); });
   stream.addEventListener("error", () => {
     isLost = true;
     say("The server does not answer. What is shown is what it said last; trying again.", "bad");
+    // Browsers try again by themselves, unless the answer was a refusal.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS);
   });
 }
+if (document.getElementById("summary")) listen();
 
 async function post(path, body) {
   const answer = await fetch(path, {
