@@ -95,8 +95,9 @@ impl LiveMembers {
     }
 
     /// Something happens in the world: from what is drawn next until `until_ms`, a video is looked for
-    /// `factor` times as often (1 to 20) and played as much more often by those who see it, though by
-    /// nine of ten at most. False where no video has that name.
+    /// `factor` times (1 to 20) as often as before, or as videos are in the mean if that is more, and
+    /// played `factor` times as often by those who see it, though by nine of ten at most. False where no
+    /// video has that name.
     ///
     /// ```
     /// use marquee::generate::LiveMembers;

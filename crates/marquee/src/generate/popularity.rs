@@ -3,7 +3,8 @@
 //! Four movements, so that ranks change at the start of an epoch and at its end: every video has a
 //! base, some of them large, those of neighbours almost equal; a triangular wave of its own period,
 //! 41 to 314 s, swings it up and down by four fifths; one video is the talk of the town, about a sixth
-//! of everything that is shown; and what is in the news (`happenings`) is looked for more often.
+//! of everything that is shown; and what is in the news (`happenings`) is looked for more often, also
+//! where it was hardly looked for before.
 
 use super::GeneratedEvent;
 use super::draw::Draw;
@@ -69,9 +70,14 @@ impl Popularity {
     }
 
     fn weigh(&mut self) {
-        let weight =
-            |video| self.happenings.factor(video, self.second * 1000) * self.drifting(video);
-        let mut weights: Vec<u32> = (0..self.count()).map(weight).collect();
+        let mut weights: Vec<u32> = (0..self.count()).map(|video| self.drifting(video)).collect();
+        let mean = weights.iter().sum::<u32>() / self.count();
+        for (video, weight) in (0..).zip(&mut weights) {
+            let factor = self.happenings.factor(video, self.second * 1000);
+            if factor > 1 {
+                *weight = factor * (*weight).max(mean);
+            }
+        }
         let period = self.second.div_euclid(TALK_LASTS_S);
         let talk = Draw::new(TALK, self.seed, period as u64).below(self.count());
         weights[talk as usize] += weights.iter().sum::<u32>() / TALK_PART;
@@ -138,6 +144,22 @@ mod tests {
         }
         leaders.dedup();
         assert!(leaders.len() >= 9, "{leaders:?}");
+    }
+
+    /// The least popular one, too, and whatever the moment.
+    #[test]
+    fn what_is_in_the_news_is_looked_for() {
+        let mut popularity = Popularity::new(7, COUNT);
+        for video in (0..COUNT).step_by(7) {
+            let now_ms = i64::from(video) * 3_000;
+            popularity.move_to(now_ms);
+            let before = shares(&popularity)[video as usize];
+            popularity.raise(video, 20, now_ms, now_ms + 1_000);
+            let during = shares(&popularity)[video as usize];
+            assert!(during > 0.04 && during > 1.7 * before, "{video}: {before} to {during}");
+            popularity.move_to(now_ms + 1_000);
+            assert!(shares(&popularity)[video as usize] < during / 1.7, "{video}");
+        }
     }
 
     #[test]
