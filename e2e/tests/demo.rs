@@ -257,6 +257,26 @@ fn without_its_supervisor_the_processor_ends() {
     run(demo(&folder, 200).args(["--for", "1s"])).expect_code(0);
 }
 
+/// The terminal tells both of them; what they leave behind is what an end leaves that was asked for.
+#[test]
+fn a_terminal_that_is_closed_ends_it() {
+    let data = Data::of("", "");
+    let (log, temporary) = (data.file("demo.log"), data.file("tmp"));
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = marquee(["demo", "--port", "0", "--rate", "200"]);
+    let service = Service::of(command.env("TMPDIR", &temporary), &log);
+    let processor = processor_of(&service, None);
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 1);
+    assert!(
+        Command::new("kill").args(["-HUP", &processor.to_string()]).status().unwrap().success()
+    );
+    service.signal("HUP");
+    assert_eq!(service.wait_within(PATIENCE), Some(0));
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(!said.contains("started again"), "{said}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "its folder is gone");
+}
+
 #[test]
 fn a_processor_that_always_ends_is_given_up() {
     let data = Data::of("", "");

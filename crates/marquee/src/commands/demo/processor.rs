@@ -11,7 +11,7 @@ use super::{CONFIG, Failure};
 use crate::config::Config;
 use crate::service::{Given, Service, Stopper};
 use marquee_model::Kind;
-use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -67,10 +67,10 @@ impl ProcessorArguments {
     }
 }
 
-/// A terminal sends Ctrl-C to both processes. The supervisor stops the members first, and then this
+/// A terminal sends Ctrl-C to both processes, and its end, too. The supervisor stops the members first, and then this
 /// one.
 fn leave_signals_to_the_supervisor() -> Result<(), Failure> {
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
         let nobody_asks = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal, nobody_asks).map_err(Failure::failed)?;
     }

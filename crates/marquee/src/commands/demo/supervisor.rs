@@ -13,7 +13,7 @@ use super::topics::Topics;
 use super::{Arguments, Failure};
 use crate::commands::run::say_listening;
 use crate::wiring;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -64,8 +64,11 @@ pub(super) fn run(arguments: Arguments, verbose: bool) -> Result<(), Failure> {
     let topics = arguments.log.as_deref().map(Topics::create).transpose()?;
     let names = topics.as_ref().map(|topics| topics.names.clone());
     let random = || format!("{:032x}", u128::from_le_bytes(wiring::secret()));
-    // A token and a key that somebody has set are not replaced.
-    let of_environment = |variable| std::env::var(variable).unwrap_or_else(|_| random());
+    // A token and a key that somebody has set are not replaced; empty ones are none.
+    let of_environment = |variable| {
+        let set = std::env::var(variable).ok().filter(|text| !text.is_empty());
+        set.unwrap_or_else(random)
+    };
     let (token, key) = (of_environment(TOKEN_VARIABLE), of_environment(KEYS_VARIABLE));
     let (messages, heard) = channel();
     stop_on_signals(messages.clone())?;
@@ -128,7 +131,8 @@ fn listen(port: u16) -> Result<TcpListener, Failure> {
 }
 
 fn stop_on_signals(messages: Sender<Message>) -> Result<(), Failure> {
-    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]);
+    // A terminal that is closed hangs up.
+    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]);
     let mut signals = signals.map_err(Failure::failed)?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
