@@ -83,6 +83,7 @@ function apply(row, fresh) {
     const link = item.querySelector("a.tile");
     Object.assign(link.dataset, { requestId: fresh.request_id, position });
     if (tile.code) link.dataset.code = tile.code;
+    else delete link.dataset.code; // that of another request
     link.tabIndex = position === 0 ? 0 : -1;
     return item;
   });
@@ -167,8 +168,14 @@ async function explain(tile) {
 // --- Continue watching: known to this browser alone. ---
 
 const row = document.getElementById("continue");
-const watched = JSON.parse(localStorage.getItem("marquee-demo:watched") ?? "[]");
-for (const { id, name } of watched.slice(0, 12)) {
+function watched() {
+  try {
+    return JSON.parse(localStorage.getItem("marquee-demo:watched") ?? "[]").slice(0, 12);
+  } catch {
+    return []; // a browser that keeps nothing
+  }
+}
+for (const { id, name } of watched()) {
   const item = document.createElement("li");
   const link = document.createElement("a");
   const image = document.createElement("img");

@@ -103,5 +103,9 @@ document.addEventListener("keydown", (event) => event.key === "Enter" && carryOv
 
 function carryOver(event) {
   const tile = event.target.closest?.("a.tile");
-  if (tile) sessionStorage.setItem("marquee-demo:tile", JSON.stringify({ ...tile.dataset }));
+  try {
+    if (tile) sessionStorage.setItem("marquee-demo:tile", JSON.stringify({ ...tile.dataset }));
+  } catch {
+    // A browser that keeps nothing: the play belongs to the request of the next page.
+  }
 }

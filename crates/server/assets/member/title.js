@@ -63,8 +63,12 @@ function carry(play) {
 
 function remember(id, name) {
   const key = "marquee-demo:watched";
-  const watched = JSON.parse(localStorage.getItem(key) ?? "[]").filter((title) => title.id !== id);
-  localStorage.setItem(key, JSON.stringify([{ id, name }, ...watched].slice(0, 24)));
+  try {
+    const watched = JSON.parse(localStorage.getItem(key) ?? "[]").filter((title) => title.id !== id);
+    localStorage.setItem(key, JSON.stringify([{ id, name }, ...watched].slice(0, 24)));
+  } catch {
+    // A browser that keeps nothing: it plays all the same.
+  }
 }
 
 /** A slow landscape of lights, another one for each title. */
