@@ -76,6 +76,29 @@ export async function a_hidden_tab_sees_nothing_until_it_is_visible_again(t) {
   await t.expectCounts(once("v1"));
 }
 
+export async function while_the_page_stands_still_nothing_is_seen(t) {
+  const page = await openColumn(t, 4);
+  // Visible for long, of which the page could not look most of the time.
+  const ms = await page.evaluate(() => new Promise((resolve) => {
+    scrollTo(0, 1200);
+    setTimeout(() => {
+      const end = performance.now() + 700;
+      while (performance.now() < end);
+      const awake = performance.now();
+      setTimeout(() => {
+        scrollTo(0, 1800);
+        resolve(performance.now() - awake);
+      }, 200);
+    }, 200);
+  }));
+  assert.ok(ms < NOT_MS, `too slow: ${ms}`);
+  await show(page, 2, SURE_MS);
+  await flush(page);
+  await until("the held one", async () => (await t.counts()).v2);
+  await sleep(1500);
+  await t.expectCounts(once("v2"));
+}
+
 export async function what_is_covered_is_not_seen(t) {
   const page = await openColumn(t, 6);
   const cover = (top, height) => page.evaluate(([top, height]) => {
@@ -305,6 +328,26 @@ export async function a_click_counts_the_impression_and_the_play_at_once(t) {
     assert.ok(headers["content-type"].startsWith("text/plain"), "no preflight");
     assert.equal(headers.cookie, undefined);
   }
+}
+
+export async function what_is_clicked_or_played_need_not_stay(t) {
+  const page = await openColumn(t, 4);
+  /** Shows a tile for 100 ms and does something to it; how long it really was there. */
+  const touch = (number, what) => page.evaluate(([number, what]) => new Promise((resolve) => {
+    scrollTo(0, number * 1200);
+    const start = performance.now();
+    const tile = document.querySelector(`[data-video-id="v${number}"]`);
+    if (what === "click") tile.click();
+    if (what === "play") marquee.play(tile);
+    setTimeout(() => {
+      scrollTo(0, 600 + number * 1200);
+      resolve(performance.now() - start);
+    }, 100);
+  }), [number, what]);
+  const ms = [await touch(1, "click"), await touch(2, "play"), await touch(3, "nothing")];
+  assert.ok(Math.max(...ms) < NOT_MS, `too slow: ${ms}`);
+  await flush(page);
+  await t.expectCounts({ v1: [1, 0], v2: [1, 1] });
 }
 
 export async function it_works_from_another_origin(t) {

@@ -69,6 +69,7 @@ mod seen {
         held_tiles_are_seen_and_those_below_are_not,
         scrolled_past_fast_is_not_seen,
         a_hidden_tab_sees_nothing_until_it_is_visible_again,
+        while_the_page_stands_still_nothing_is_seen,
         what_is_covered_is_not_seen,
         a_row_that_scrolls_sideways_hides_what_is_outside,
         half_of_the_window_is_enough_of_an_oversized_tile,
@@ -77,6 +78,7 @@ mod seen {
         a_request_that_changes_before_it_was_seen_is_not_seen,
         a_random_walk_is_what_an_independent_tally_says,
         a_click_counts_the_impression_and_the_play_at_once,
+        what_is_clicked_or_played_need_not_stay,
         it_works_from_another_origin,
     );
 }
