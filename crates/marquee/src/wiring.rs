@@ -71,12 +71,12 @@ pub fn state_bytes(config: &Config) -> u64 {
     memory.saturating_sub(REST + fetched + lake).max(memory / 4)
 }
 
-/// Who may send events, and how much. A token of the environment wins.
+/// Who may send events, and how much.
 pub fn collector_settings(config: &Config) -> CollectorSettings {
     let of = &config.collector;
     CollectorSettings {
         allowed_origins: of.allowed_origins.clone(),
-        token: of_environment("MARQUEE_COLLECTOR_TOKEN", &of.token.0),
+        token: of.token.0.clone(),
         require_signed: of.require_signed,
         limits: ClientLimits {
             rate: of.client_rate,
@@ -86,16 +86,12 @@ pub fn collector_settings(config: &Config) -> CollectorSettings {
     }
 }
 
-/// How ranking is set up. Secrets of the environment win.
+/// How ranking is set up.
 pub fn rank_settings(config: &Config) -> RankSettings {
     let of = &config.rank;
-    let keys = match std::env::var("MARQUEE_RANK_KEYS") {
-        Ok(keys) => keys.split(',').map(|key| key.trim().to_owned()).collect(),
-        Err(_) => of.keys.iter().map(|key| key.0.clone()).collect(),
-    };
     RankSettings {
-        token: of_environment("MARQUEE_RANK_TOKEN", &of.token.0),
-        keys,
+        token: of.token.0.clone(),
+        keys: of.keys.iter().map(|key| key.0.clone()).collect(),
         expires_ms: of.expires_ms,
         horizon_ms: of.horizon_ms,
         prior: f64::from(of.prior),
@@ -107,9 +103,10 @@ pub fn ops_settings(config: &Config, plan: &Plan) -> OpsSettings {
     let version = env!("CARGO_PKG_VERSION");
     let settings = LanesSettings::name_of(plan);
     OpsSettings {
-        token: of_environment("MARQUEE_HTTP_TOKEN", &config.http.token.0),
+        token: config.http.token.0.clone(),
         allowed_hosts: config.http.allowed_hosts.clone(),
-        is_public: !config.http.listen.ip().is_loopback(),
+        // Names are allowed for who comes from elsewhere, through a proxy.
+        is_public: !config.http.listen.ip().is_loopback() || !config.http.allowed_hosts.is_empty(),
         batch_interval_ms: config.runtime.batch_interval_ms,
         annotations: Arc::new(Annotations::begin(
             &config.store.path.join("annotations.ndjson"),
@@ -117,10 +114,6 @@ pub fn ops_settings(config: &Config, plan: &Plan) -> OpsSettings {
             now_ms(),
         )),
     }
-}
-
-fn of_environment(variable: &str, configured: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| configured.to_owned())
 }
 
 /// Members of epochs that ended before this time may have gone from the store, milliseconds since 1970

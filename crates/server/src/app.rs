@@ -67,9 +67,11 @@ impl App {
             let mapping = parts.plan.stream(kind).decoder.mapping();
             mapping.explode.is_some() || mapping.record_filter.is_some()
         };
-        let builds_trees = is_tree(Kind::Impression) || is_tree(Kind::Play);
+        // One to find events, and one to find codes.
+        let decodes = is_tree(Kind::Impression) || is_tree(Kind::Play);
+        let trees = usize::from(decodes) + usize::from(!parts.rank.keys.is_empty());
         App {
-            memory_factor: if builds_trees { TREE_FACTOR } else { 1 },
+            memory_factor: (trees * TREE_FACTOR).max(1),
             plan: parts.plan,
             log: parts.log,
             store: parts.store,

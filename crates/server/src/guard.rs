@@ -72,19 +72,36 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
     !authority.is_empty() && plain(authority) == plain(host)
 }
 
-/// For servers that listen on a loopback address: answers only to loopback names, and to those given.
+/// What a server may be called.
+pub(crate) struct Names {
+    /// Besides loopback names.
+    pub(crate) allowed: Vec<String>,
+    /// Whether it listens on a loopback address; elsewhere addresses in digits are right, too.
+    pub(crate) is_loopback: bool,
+}
+
+/// Answers only to loopback names, and to those given.
 pub(crate) async fn known_names_only(
-    State(allowed): State<Arc<[String]>>,
+    State(names): State<Arc<Names>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let host = host_of(&request);
-    if host.is_none_or(|host| is_loopback(host) || is_one_of(host, &allowed)) {
+    let is_address = |host| !names.is_loopback && name_of_host(host).parse::<IpAddr>().is_ok();
+    let is_right = |host| is_loopback(host) || is_one_of(host, &names.allowed) || is_address(host);
+    if host_of(&request).is_none_or(is_right) {
         return next.run(request).await;
     }
-    let detail = "This server listens on a loopback address and answers only to the names \
-        localhost, 127.0.0.1 and [::1]. Use one of them, or name the one of a proxy in [http] \
-        allowed_hosts, or let [http] listen name an address that others may reach.";
+    let detail = match names.is_loopback {
+        true => {
+            "This server listens on a loopback address and answers only to the names localhost, \
+             127.0.0.1 and [::1]. Use one of them, or name the one of a proxy in [http] \
+             allowed_hosts, or let [http] listen name an address that others may reach."
+        }
+        false => {
+            "This server is not answered under this name. Name it in [http] allowed_hosts, or use \
+             the address."
+        }
+    };
     Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
 }
 

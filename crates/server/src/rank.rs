@@ -37,7 +37,8 @@ const BODY_BYTES: usize = 4 << 20;
 /// How ranking is set up.
 #[derive(Clone, Debug)]
 pub struct RankSettings {
-    /// What callers show; empty: callers on this machine need nothing, others get nothing.
+    /// What callers show; empty: callers on this machine need nothing, others get nothing, and where tiles
+    /// are signed nobody gets anything.
     pub token: String,
     /// Secrets that tiles are signed with; the first one signs. None: nothing is signed.
     pub keys: Vec<String>,
@@ -156,7 +157,7 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Ranked, Problem> {
     serve(app, question.candidates, &slice, question.row).await
 }
 
-/// Who has the token; without one whoever is on this machine.
+/// Who has the token; without one whoever is on this machine, if nothing is signed.
 fn may_ask(app: &App, request: &Request) -> Result<(), Problem> {
     if !app.rank.token.is_empty() {
         if guard::has_token(request.headers(), &app.rank.token) {
@@ -169,7 +170,13 @@ fn may_ask(app: &App, request: &Request) -> Result<(), Problem> {
         );
     }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let is_near = peer.is_none_or(|ConnectInfo(peer)| peer.ip().is_loopback());
+    // The demo is for whoever is on this machine, and what it signs is as invented as its titles.
+    if app.tiles.is_some() && app.demo.is_none() {
+        let detail = "What is ranked here is signed, and [rank] token is empty: whoever may ask can have \
+            anything signed. Set it, and send it as `Authorization: Bearer ...`.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    let is_near = peer.is_none_or(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
     if is_near && !guard::is_passed_on(request) {
         return Ok(());
     }

@@ -19,7 +19,8 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// On a loopback address only requests to loopback names (`localhost`, `127.0.0.1`, `[::1]`) and to
 /// `allowed_hosts` (a proxy passes on how it was asked) are answered, others get 421: a web site that
-/// lets its name point here must not read the answers.
+/// lets its name point here must not read the answers. Elsewhere that holds where there are
+/// `allowed_hosts`; addresses in digits are answered, too.
 ///
 /// # Errors
 /// The listener has no address.
@@ -29,9 +30,10 @@ pub async fn serve(
     allowed_hosts: &[String],
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = match listener.local_addr()?.ip().is_loopback() {
+    let is_loopback = listener.local_addr()?.ip().is_loopback();
+    let router = match is_loopback || !allowed_hosts.is_empty() {
         true => {
-            let names: Arc<[String]> = allowed_hosts.into();
+            let names = Arc::new(guard::Names { allowed: allowed_hosts.to_vec(), is_loopback });
             router.layer(axum::middleware::from_fn_with_state(names, guard::known_names_only))
         }
         false => router,

@@ -1,7 +1,7 @@
 //! From a file to a checked configuration, or to everything that is wrong with it.
 
 use super::walk::{Findings, Walk, cut};
-use super::{Config, Fault, check, read};
+use super::{Config, Fault, check, environment, read};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -46,8 +46,9 @@ fn checked(
     file_name: &str,
     base_dir: &Path,
 ) -> Result<(Config, Vec<Fault>), Vec<Fault>> {
-    let (config, findings) = walk(text, file_name, base_dir).map_err(|fault| vec![*fault])?;
+    let (mut config, findings) = walk(text, file_name, base_dir).map_err(|fault| vec![*fault])?;
     let mut faults = findings.faults;
+    faults.extend(environment::secrets(&mut config, |name| std::env::var(name).ok()));
     faults.extend(check::faults(&config, &faults));
     faults.sort_by_key(|fault| fault.line);
     Ok((config, faults))

@@ -22,6 +22,7 @@
 
 mod check;
 mod defaults;
+mod environment;
 mod fault;
 mod fingerprint;
 mod load;

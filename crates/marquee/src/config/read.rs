@@ -454,11 +454,17 @@ fn collector(section: &Section<'_>) -> Collector {
 }
 
 /// Secrets that are sent as they are must not be guessed.
-const TOKEN_BYTES: usize = 16;
-const KEY_BYTES: usize = 32;
+pub(super) const TOKEN_BYTES: usize = 16;
+pub(super) const KEY_BYTES: usize = 32;
+
+/// Whether a secret is long enough, and can stand in a header as it is.
+pub(super) fn is_secret(text: &str, least: usize) -> bool {
+    let fits = |b: u8| b == b' ' || b.is_ascii_graphic();
+    text.len() >= least && text.trim() == text && text.bytes().all(fits)
+}
 
 fn token(section: &Section<'_>) -> Secret {
-    let fits = |text: &str| text.is_empty() || text.len() >= TOKEN_BYTES;
+    let fits = |text: &str| text.is_empty() || is_secret(text, TOKEN_BYTES);
     let token = |text: &str| fits(text).then(|| Secret(text.to_owned()));
     let expected = "at least 16 characters that nobody can guess, or none";
     section
@@ -480,13 +486,16 @@ fn hosts(section: &Section<'_>) -> Vec<String> {
 }
 
 fn origins(section: &Section<'_>) -> Vec<String> {
-    const EXPECTED: &str = "https:// and a host, maybe a port, and no path";
+    const EXPECTED: &str = "https:// and a host, a port if it is not the usual one, and no path";
     const EXAMPLE: &str = "\"https://www.example.com\"";
     let origin = |text: &str| {
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
         let fits =
             |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':' | b'[' | b']');
-        let good = !rest.is_empty() && rest.bytes().all(fits);
+        // Browsers leave the usual port out.
+        let usual = if text.starts_with("https") { ":443" } else { ":80" };
+        let is_as_sent = !rest.ends_with(':') && !rest.ends_with(usual);
+        let good = !rest.is_empty() && is_as_sent && rest.bytes().all(fits);
         good.then(|| text.to_ascii_lowercase())
     };
     let Some(item) = section.item("allowed_origins") else { return Vec::new() };
@@ -496,7 +505,7 @@ fn origins(section: &Section<'_>) -> Vec<String> {
 
 fn rank(section: &Section<'_>) -> Rank {
     let default = Rank::default();
-    let key = |text: &str| (text.len() >= KEY_BYTES).then(|| Secret(text.to_owned()));
+    let key = |text: &str| is_secret(text, KEY_BYTES).then(|| Secret(text.to_owned()));
     const EXPECTED: &str = "at least 32 characters that nobody can guess";
     const EXAMPLE: &str = "\"the output of openssl rand -hex 32\"";
     let keys = section.item("keys").and_then(|item| item.list("a list of secrets", "[]"));

@@ -77,6 +77,17 @@ struct Bucket {
     since_ms: i64,
 }
 
+/// One event that was taken of those that a client may add to a video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Added {
+    key: u64,
+    hour: i64,
+}
+
+/// A client has added as many as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
 #[derive(Clone, Copy)]
 struct Sent {
     hour: i64,
@@ -125,17 +136,18 @@ impl Clients {
         }
     }
 
-    /// Whether a client may add one more event to a video; then it is noted.
-    pub(super) fn may_add(
+    /// Takes one of the events that a client may add to a video; `Err`: none is left. What becomes of no
+    /// event is to be given back.
+    pub(super) fn add(
         &self,
         client: Option<Client>,
         kind: Kind,
         video: &str,
         now_ms: i64,
-    ) -> bool {
-        let (Some(client), most) = (client, self.limits.video_events) else { return true };
+    ) -> Result<Option<Added>, Full> {
+        let (Some(client), most) = (client, self.limits.video_events) else { return Ok(None) };
         if most == 0 {
-            return true;
+            return Ok(None);
         }
         let hour = now_ms.div_euclid(HOUR_MS);
         let key = self.hasher.hash_one((client, kind.plural(), video));
@@ -144,8 +156,24 @@ impl Clients {
         if sent.hour != hour {
             *sent = Sent { hour, events: 0 };
         }
-        sent.events = sent.events.saturating_add(1);
-        sent.events <= most
+        if sent.events >= most {
+            return Err(Full);
+        }
+        sent.events += 1;
+        Ok(Some(Added { key, hour }))
+    }
+
+    /// Gives back what was taken for events that were not kept.
+    pub(super) fn give_back(&self, added: &[Added]) {
+        if added.is_empty() {
+            return;
+        }
+        let mut videos = lock(&self.videos);
+        for Added { key, hour } in added {
+            if let Some(sent) = videos.known(key).filter(|sent| sent.hour == *hour) {
+                sent.events = sent.events.saturating_sub(1);
+            }
+        }
     }
 }
 
@@ -221,12 +249,21 @@ mod tests {
         let clients = clients(0, 3);
         let one = client("2001:db8::1");
         let neighbour = client("2001:db8::ffff");
-        let add = |client, kind, video, now_ms| clients.may_add(client, kind, video, now_ms);
+        let add = |client, kind, video, now_ms| clients.add(client, kind, video, now_ms).is_ok();
         assert!((0..3).all(|_| add(one, Kind::Play, "v", 0)));
         assert!(!add(one, Kind::Play, "v", 1) && !add(neighbour, Kind::Play, "v", 2));
         assert!(add(one, Kind::Impression, "v", 3) && add(one, Kind::Play, "w", 3));
         assert!(add(client("2001:db8:1::1"), Kind::Play, "v", 3), "another network");
         assert!(add(one, Kind::Play, "v", HOUR_MS));
+        // What was not kept may be sent again, and what is of another hour is nobody's any more.
+        let added = |now_ms| clients.add(one, Kind::Play, "v", now_ms).ok().flatten();
+        let taken: Vec<Added> = (0..2).filter_map(|_| added(HOUR_MS)).collect();
+        assert!(taken.len() == 2 && added(HOUR_MS).is_none());
+        clients.give_back(&taken[..1]);
+        assert!(added(HOUR_MS).is_some() && added(HOUR_MS).is_none());
+        assert!(added(2 * HOUR_MS).is_some());
+        clients.give_back(&taken);
+        assert_eq!((0..9).filter_map(|_| added(2 * HOUR_MS)).count(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! expressions: what would end as a dead letter there is rejected here, where its sender still
 //! listens. What a filter refuses is accepted, though it counts nowhere.
 
-use super::clients::Client;
+use super::clients::{Added, Client, Full};
 use super::signed::{Codes, Signed};
 use super::split;
 use crate::app::App;
@@ -92,6 +92,12 @@ impl Refused {
     }
 }
 
+/// What is found out where it is asked whether a sender may send what it sends.
+struct Asked {
+    tally: Tally,
+    added: Vec<Added>,
+}
+
 /// What is wrong with an event.
 enum Fault {
     Dead(DeadReason),
@@ -109,6 +115,8 @@ pub(super) struct Judge<'a> {
     now_ms: i64,
     sender: Sender,
     pub(super) tally: Tally,
+    /// What the items that were accepted have taken of what their client may add.
+    pub(super) added: Vec<Added>,
     /// What is left of [`SPLIT_BYTES`].
     split_bytes: usize,
 }
@@ -138,6 +146,7 @@ impl<'a> Judge<'a> {
             now_ms,
             sender,
             tally: Tally::default(),
+            added: Vec::new(),
             split_bytes: SPLIT_BYTES,
         }
     }
@@ -148,10 +157,25 @@ impl<'a> Judge<'a> {
         item: &'b [u8],
         records: &mut Vec<Record<'b>>,
     ) -> Result<(), String> {
-        let mut tally = self.tally;
-        let events = self.events(item, Some(&mut tally));
-        self.tally = tally;
-        let events = events?;
+        let mut asked = Asked { tally: self.tally, added: Vec::new() };
+        let events = self.events(item, Some(&mut asked));
+        self.tally = asked.tally;
+        let records = events.and_then(|events| self.records(item, events, records));
+        match records {
+            Ok(()) => self.added.extend(asked.added),
+            // Nothing is written of it, so it may be sent again, without what was wrong.
+            Err(_) => self.app.clients.give_back(&asked.added),
+        }
+        records
+    }
+
+    /// Adds the records of an item whose events are all good.
+    fn records<'b>(
+        &mut self,
+        item: &'b [u8],
+        events: Events,
+        records: &mut Vec<Record<'b>>,
+    ) -> Result<(), String> {
         let mut keys = events.keys.into_iter();
         if let (Some((lane, key)), None) = (keys.next(), keys.next()) {
             let record = Record { key, lane, payload: Cow::Borrowed(item) };
@@ -180,9 +204,9 @@ impl<'a> Judge<'a> {
         Ok(record)
     }
 
-    /// The lanes and keys of an item whose events are all good. With a tally it is also looked at whether
-    /// its sender may send them.
-    fn events(&self, item: &[u8], tally: Option<&mut Tally>) -> Result<Events, String> {
+    /// The lanes and keys of an item whose events are all good. Where it is asked it is also looked at
+    /// whether its sender may send them.
+    fn events(&self, item: &[u8], asked: Option<&mut Asked>) -> Result<Events, String> {
         if item.first() != Some(&b'{')
             && let Some(kind) = kind_of_json(item)
         {
@@ -190,13 +214,13 @@ impl<'a> Judge<'a> {
         }
         let (mut events, mut count, mut fault) = (Events::default(), 0, None);
         let list = self.mapping.explode.as_deref().unwrap_or_default();
-        let mut codes = tally.map(|tally| (Codes::new(item, list), tally));
+        let mut codes = asked.map(|asked| (Codes::new(item, list), asked));
         let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
         self.stream.decoder.decode(item, &meta, |event| {
             let judged = event.map_err(Fault::Dead).and_then(|values| {
-                self.event(values, &mut events).map_err(Fault::Dead)?;
+                let video = self.event(values, &mut events).map_err(Fault::Dead)?;
                 match &mut codes {
-                    Some((codes, tally)) => self.permit(values, codes, tally, count),
+                    Some((codes, asked)) => self.permit(values, &video, codes, asked, count),
                     None => Ok(()),
                 }
             });
@@ -214,14 +238,16 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether the sender may send an event that can be read.
+    /// Whether the sender may send an event that can be read. `counted` is the video that it counts under.
     fn permit(
         &self,
         values: &Values<'_>,
+        counted: &str,
         codes: &mut Codes<'_>,
-        tally: &mut Tally,
+        asked: &mut Asked,
         element: usize,
     ) -> Result<(), Fault> {
+        let tally = &mut asked.tally;
         let (Value::String(request_id), Value::String(video), Value::Int(time_ms)) =
             (&values[REQUEST_ID], &values[VIDEO], &values[TIME])
         else {
@@ -232,27 +258,36 @@ impl<'a> Judge<'a> {
             Signed::Bad(Refusal::Forged) => Some(Refused::Forged),
             Signed::Bad(Refusal::Expired) => Some(Refused::Expired),
             Signed::Unsigned if is_asked => Some(Refused::Unsigned),
-            Signed::Good | Signed::Unsigned if !self.may_add(video) => Some(Refused::Capped),
-            Signed::Good => {
-                tally.signed += 1;
-                None
-            }
-            Signed::Unsigned => {
-                tally.unsigned += 1;
-                None
-            }
+            signed => match self.add(counted) {
+                Err(Full) => Some(Refused::Capped),
+                Ok(added) => {
+                    asked.added.extend(added);
+                    match signed {
+                        Signed::Good => tally.signed += 1,
+                        _ => tally.unsigned += 1,
+                    }
+                    None
+                }
+            },
         };
         let Some(refused) = refused else { return Ok(()) };
         tally.refused[refused as usize] += 1;
         Err(Fault::Refused(refused))
     }
 
-    fn may_add(&self, video: &str) -> bool {
-        let clients = &self.app.clients;
-        self.sender.is_server || clients.may_add(self.sender.client, self.kind, video, self.now_ms)
+    fn add(&self, video: &str) -> Result<Option<Added>, Full> {
+        match self.sender.is_server {
+            true => Ok(None),
+            false => self.app.clients.add(self.sender.client, self.kind, video, self.now_ms),
+        }
     }
 
-    fn event(&self, values: &Values<'_>, events: &mut Events) -> Result<(), DeadReason> {
+    /// The video that an event counts under; its own, where a filter leaves it out.
+    fn event<'v>(
+        &self,
+        values: &'v Values<'_>,
+        events: &mut Events,
+    ) -> Result<Cow<'v, str>, DeadReason> {
         let (Value::String(request_id), Value::Int(time_ms)) = (&values[REQUEST_ID], &values[TIME])
         else {
             unreachable!("the decoder gives a request id and a time, or a dead letter");
@@ -272,7 +307,14 @@ impl<'a> Judge<'a> {
         keyed[KEY] = Value::String(Cow::Borrowed(key));
         match self.stream.stream.prepare(&keyed) {
             Prepared::Dead(reason) => Err(reason),
-            Prepared::Filtered | Prepared::Video(_) => Ok(()),
+            Prepared::Filtered => Ok(Cow::Borrowed(match &values[VIDEO] {
+                Value::String(video) => video,
+                _ => "",
+            })),
+            Prepared::Video(video) => match &values[VIDEO] {
+                Value::String(own) if *own == video => Ok(Cow::Borrowed(own)),
+                _ => Ok(Cow::Owned(video.into_owned())),
+            },
         }
     }
 
@@ -286,18 +328,26 @@ impl<'a> Judge<'a> {
             ));
         }
         let Some(other) = self.other else { return Ok(()) };
-        let (mut is_astray, plan) = (false, &self.app.plan);
+        let (mut is_astray, mut is_both, plan) = (false, false, &self.app.plan);
         let meta = RecordMeta { record_time_ms: Some(self.now_ms), ..RecordMeta::default() };
         other.decoder.decode(&record.payload, &meta, |event| {
             if let Ok(values) = event
                 && let Value::String(id) = &values[REQUEST_ID]
             {
+                is_both = true;
                 is_astray |= lane_of(plan.partitioner, id.as_bytes(), plan.lanes) != record.lane;
             }
         });
-        match is_astray {
-            false => Ok(()),
-            true => Err(format!(
+        // What it would count as besides has been asked for nothing.
+        let is_bounded = self.app.require_signed || self.app.clients.limits().video_events > 0;
+        match (is_astray, is_both && is_bounded && !self.sender.is_server) {
+            (false, false) => Ok(()),
+            (false, true) => Err(format!(
+                "both kinds share a topic, and the record is also one of [{}], which nobody has allowed; let \
+                 `where` tell them apart",
+                other.stream.kind().plural()
+            )),
+            (true, _) => Err(format!(
                 "both kinds share a topic, and the record is also one of [{}] with a request id \
                  of another lane; let `where` tell them apart",
                 other.stream.kind().plural()

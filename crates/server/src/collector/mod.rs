@@ -63,6 +63,10 @@ async fn receive(kind: Kind, app: &Arc<App>, request: Request) -> Result<Answer,
         client: Client::of(app.clients.limits(), request.headers(), request.extensions()),
         is_server: guard::has_token(request.headers(), &app.collector_token),
     };
+    if !sender.is_server {
+        // Who has sent too much holds no room that others need.
+        app.clients.take(sender.client, 0, (app.clock)()).map_err(too_fast)?;
+    }
     let (body, room) = body::read(app, request).await?;
     let app = Arc::clone(app);
     // Decoding takes a while and appending waits for the disk: neither belongs on a thread that
@@ -107,12 +111,17 @@ fn take(kind: Kind, app: &App, sender: Sender, body: &[u8]) -> Result<Answer, Pr
         Ok(()) => answer.accept(),
         Err(reason) => answer.reject(reason),
     };
-    items::for_each(body, each).map_err(not_an_array)?;
+    let read = items::for_each(body, each).map_err(not_an_array);
     if is_bounded {
         app.clients.owe(sender.client, judge.tally.events().saturating_sub(items));
     }
     let topic = app.topic_index(kind);
-    for position in append(app, topic, now_ms, &records)? {
+    let appended = read.and_then(|()| append(app, topic, now_ms, &records));
+    if appended.is_err() {
+        // It will be sent again.
+        app.clients.give_back(&judge.added);
+    }
+    for position in appended? {
         let (lane, next_offset) = (position.lane, position.offset + 1);
         answer.stands_at(Place { topic: app.topic_name(topic), lane, offset: next_offset });
     }

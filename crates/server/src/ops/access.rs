@@ -170,7 +170,12 @@ pub(super) async fn logout(headers: HeaderMap) -> Response {
 
 fn with_cookie(headers: &HeaderMap, value: &str, seconds: u32) -> Response {
     let name = cookie_name(headers);
-    let cookie = format!("{name}={value}; Path=/ops; Max-Age={seconds}; HttpOnly; SameSite=Strict");
+    // A proxy speaks TLS where the page's own origin says so.
+    let is_https =
+        headers.get(ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
+    let secure = if is_https { "; Secure" } else { "" };
+    let cookie =
+        format!("{name}={value}; Path=/ops; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     let headers = [(SET_COOKIE, cookie), (LOCATION, "/ops".to_owned())];
     (StatusCode::SEE_OTHER, headers).into_response()
 }

@@ -81,6 +81,11 @@ impl Annotations {
         let mut list: Vec<Annotation> =
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         list.drain(..list.len().saturating_sub(MOST));
+        if text.lines().count() > 4 * MOST
+            && let Err(error) = write(file, &list)
+        {
+            tracing::warn!("{}: old annotations are not left out: {error}", file.display());
+        }
         let annotations =
             Annotations { file: Some(file.to_owned()), list: Mutex::new(list.clone()) };
         let is_start = |a: &&Annotation| matches!(a.what, What::Start | What::Deployment);
@@ -128,6 +133,18 @@ impl Annotations {
     }
 }
 
+/// Puts these in the place of what is in a file, whole or not at all.
+fn write(file: &Path, list: &[Annotation]) -> std::io::Result<()> {
+    let mut text = String::new();
+    for annotation in list {
+        text.push('\n');
+        text.push_str(&serde_json::to_string(annotation)?);
+    }
+    let unfinished = file.with_extension("unfinished");
+    std::fs::write(&unfinished, text)?;
+    std::fs::rename(unfinished, file)
+}
+
 fn append(file: &Path, annotation: &Annotation) -> std::io::Result<()> {
     let mut line = serde_json::to_string(annotation)?;
     // Behind one that was torn, too.
@@ -166,6 +183,20 @@ mod tests {
         let fourth = Annotations::begin(&file, "2", 40);
         assert_eq!(kinds(&fourth)[7..], [What::Crash, What::Start]);
         assert_eq!(fourth.since(40).len(), 1);
+        // The file does not grow for ever.
+        for number in 0..4 * MOST as i64 {
+            fourth.add(What::Note, "again", 50 + number);
+        }
+        let last = Annotations::begin(&file, "2", 5_000);
+        assert_eq!(last.newest(MOST + 1).len(), MOST);
+        let lines = std::fs::read_to_string(&file).expect("a file").lines().count();
+        assert!((MOST..MOST + 10).contains(&lines), "{lines}");
+        last.add(What::Stop, "asked", 5_001);
+        let after = Annotations::begin(&file, "2", 5_002);
+        assert_eq!(kinds(&after)[MOST - 3..], [What::Start, What::Stop, What::Start]);
+        assert_eq!(after.newest(1)[0].at_ms, 5_002);
+        let fourth = after;
+        fourth.add(What::Note, "the end", 40);
         assert_eq!(fourth.newest(1)[0].at_ms, 40);
     }
 }

@@ -287,7 +287,12 @@ async fn the_buttons_are_the_demos_alone() {
     plain.send(request(crash, "")).await.is_problem(404, "marquee demo");
     let pressed = Arc::new(Pressed::default());
     let demo = pressed.clone();
-    let server = server(|setup| setup.demo = Some(demo));
+    let server = server(|setup| {
+        setup.demo = Some(demo);
+        setup.rank.keys = vec!["a secret of the tests, thirty-two bytes or more".to_owned()];
+    });
+    let ranked = server.post("/v1/rank", r#"{"candidates":["a-quiet-orchard"]}"#).await;
+    assert!(ranked.json()["items"][0]["code"].is_string(), "{}", ranked.text);
     let press = async |path: &str, body: &str| {
         server.send(request(bearer(Request::post(format!("/ops/api/demo/{path}"))), body)).await
     };

@@ -37,6 +37,8 @@ async fn a_loopback_server_answers_to_loopback_names_and_ends_when_told() {
     let answer = exchange(port, &get("rebound.example")).await;
     assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
     assert!(answer.contains("application/problem+json"));
+    // Addresses of others are none of a server that nobody else can reach.
+    assert!(exchange(port, &get("10.0.0.1")).await.starts_with("HTTP/1.1 421"));
 
     let body = event("r").to_string();
     let post = format!(
@@ -55,6 +57,29 @@ async fn a_loopback_server_answers_to_loopback_names_and_ends_when_told() {
     end.send(()).unwrap();
     serving.await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_public_server_answers_to_its_names_where_it_has_any() {
+    for (allowed, others) in [(vec!["marquee.example".to_owned()], "421"), (Vec::new(), "200")] {
+        let server = Server::new();
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let router = server.router.clone();
+        let end = std::future::pending();
+        let serving = tokio::spawn(async move { serve(listener, router, &allowed, end).await });
+        for (host, status) in [
+            ("marquee.example:8080", "200"),
+            ("10.0.0.1:8080", "200"),
+            ("localhost", "200"),
+            ("rebound.example:8080", others),
+        ] {
+            let get = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            let answer = exchange(port, &get).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+        }
+        serving.abort();
+    }
 }
 
 #[tokio::test]

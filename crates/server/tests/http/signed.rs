@@ -1,6 +1,6 @@
 //! Ranking, the codes of its tiles, and what one client may send.
 
-use crate::support::{HALF_HOUR_MS, NOW_MS, Server, Setup, event};
+use crate::support::{Answer, HALF_HOUR_MS, NOW_MS, Server, Setup, event};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value as Json, json};
@@ -11,13 +11,18 @@ const TOKEN: &str = "a token of the tests";
 fn signing(change: impl FnOnce(&mut Setup)) -> Server {
     let mut setup = Setup::default();
     setup.rank.keys = vec![KEY.to_owned()];
+    setup.rank.token = TOKEN.to_owned();
     change(&mut setup);
     setup.start()
 }
 
+async fn ask(server: &Server, question: &Json) -> Answer {
+    let post = Request::post("/v1/rank").header("authorization", format!("Bearer {TOKEN}"));
+    server.send(post.body(Body::from(question.to_string())).unwrap()).await
+}
+
 async fn rank(server: &Server, candidates: &[&str]) -> Json {
-    let question = json!({ "candidates": candidates, "row": 2 });
-    let answer = server.post("/v1/rank", question.to_string()).await;
+    let answer = ask(server, &json!({ "candidates": candidates, "row": 2 })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json()
 }
@@ -61,18 +66,18 @@ async fn candidates_are_ranked_by_what_was_counted_lately() {
     assert_ne!(other["request_id"], ranked["request_id"], "an order is shown once");
 
     let question = json!({ "candidates": ["shown", "loved"], "slice": { "country": "US" } });
-    let of_slice = server.post("/v1/rank", question.to_string()).await.json();
+    let of_slice = ask(&server, &question).await.json();
     let counted =
         |place: usize| (&of_slice["items"][place]["video"], &of_slice["items"][place]["plays"]);
     assert_eq!(counted(0), (&json!("loved"), &json!(0)), "as likely as the mean: {of_slice}");
     assert_eq!(counted(1), (&json!("shown"), &json!(10)), "{of_slice}");
-    server.post("/v1/rank", "{}").await.is_problem(400, "candidates");
-    server.post("/v1/rank", r#"{"candidates":["v"],"rows":1}"#).await.is_problem(400, "rows");
+    ask(&server, &json!({})).await.is_problem(400, "candidates");
+    ask(&server, &json!({ "candidates": ["v"], "rows": 1 })).await.is_problem(400, "rows");
 }
 
 #[tokio::test]
 async fn ranking_asks_for_its_token() {
-    let server = signing(|setup| setup.rank.token = TOKEN.to_owned());
+    let server = signing(|_| {});
     let ask = |token: &str| {
         Request::post("/v1/rank")
             .header("authorization", format!("Bearer {token}"))
@@ -91,6 +96,11 @@ async fn ranking_asks_for_its_token() {
         .body(Body::from(r#"{"candidates":["v"]}"#))
         .unwrap();
     server.send(foreign).await.is_problem(403, "Origin");
+    // Whoever is on this machine may ask for an order, and nobody without a token for codes.
+    let question = r#"{"candidates":["v"]}"#;
+    let open = signing(|setup| setup.rank.token = String::new());
+    open.post("/v1/rank", question).await.is_problem(403, "signed");
+    assert_eq!(Server::new().post("/v1/rank", question).await.status, 200);
 }
 
 #[tokio::test]
@@ -242,6 +252,73 @@ async fn elements_of_a_list_are_events_of_a_client_too() {
     late.is_problem(429, "client_rate");
     assert_eq!(late.header("retry-after"), "20", "200 are owed, 10 come each second");
     assert_eq!(server.send(send("192.0.2.2", 1)).await.status, 202);
+}
+
+/// Otherwise whoever gives a video many names adds to it as often.
+#[tokio::test]
+async fn what_is_bounded_is_the_video_that_counts() {
+    let transform = r#"video.startsWith("episode") ? "show" : video"#;
+    let mut setup = Setup { transform, ..Setup::default() };
+    setup.collector.limits.video_events = 2;
+    setup.collector.limits.header = "x-client".to_owned();
+    let server = setup.start();
+    let send = |video: String| {
+        let item = json!({ "request_id": "r", "video_id": video, "ts": NOW_MS }).to_string();
+        let post = Request::post("/v1/plays").header("x-client", "192.0.2.1");
+        server.send(post.body(Body::from(item)).unwrap())
+    };
+    for episode in 0..2 {
+        assert_eq!(send(format!("episode-{episode}")).await.status, 202);
+    }
+    let more = send("episode-3".to_owned()).await;
+    assert!(more.status == 400 && more.text.contains("client_video_events"), "{}", more.text);
+    assert_eq!(send("another".to_owned()).await.status, 202);
+}
+
+/// A client that is told to send again must not be refused for what it has sent before.
+#[tokio::test]
+async fn what_was_not_kept_is_not_held_against_its_client() {
+    let bounded = |explode| {
+        let mut setup = Setup { explode, ..Setup::default() };
+        setup.collector.limits.video_events = 1;
+        setup.collector.limits.header = "x-client".to_owned();
+        setup.start()
+    };
+    let post = |server: &Server, body: String| {
+        let post = Request::post("/v1/plays").header("x-client", "192.0.2.1");
+        let (router, request) = (server.router.clone(), post.body(Body::from(body)).unwrap());
+        async move { tower::ServiceExt::oneshot(router, request).await.unwrap().status() }
+    };
+    // An item that is refused as a whole.
+    let server = bounded(Some("tiles"));
+    let item = |count: usize| {
+        let tiles = vec![json!({ "video_id": "v" }); count];
+        json!({ "request_id": "r", "ts": NOW_MS, "tiles": tiles }).to_string()
+    };
+    assert_eq!(post(&server, item(2)).await, 400);
+    assert_eq!(post(&server, item(1)).await, 202);
+    assert_eq!(post(&server, item(1)).await, 400);
+    // A log that takes nothing.
+    let server = bounded(None);
+    std::fs::remove_dir_all(server.folder.path().join("log").join("plays")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(post(&server, event("r").to_string()).await, 503);
+    }
+}
+
+/// It would count as what nobody was asked for.
+#[tokio::test]
+async fn a_record_of_both_kinds_is_not_taken_from_who_is_bounded() {
+    let mut setup = Setup { topics: ["events"; 2], ..Setup::default() };
+    setup.collector.limits.video_events = 1;
+    setup.collector.token = TOKEN.to_owned();
+    let server = setup.start();
+    let refused = server.post("/v1/impressions", event("r").to_string()).await;
+    let words = "also one of [plays]";
+    assert!(refused.status == 400 && refused.text.contains(words), "{}", refused.text);
+    let post = Request::post("/v1/impressions").header("authorization", format!("Bearer {TOKEN}"));
+    let own = server.send(post.body(Body::from(event("r").to_string())).unwrap()).await;
+    assert_eq!(own.status, 202);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(crate) struct Setup {
     pub(crate) explode: Option<&'static str>,
     pub(crate) request_ids: [&'static str; 2],
     pub(crate) filter: &'static str,
+    pub(crate) transform: &'static str,
     pub(crate) max_body_bytes: u64,
     pub(crate) epochs_ms: Vec<i64>,
     pub(crate) collector: CollectorSettings,
@@ -49,6 +50,7 @@ impl Default for Setup {
             explode: None,
             request_ids: ["request_id"; 2],
             filter: "device != \"console\"",
+            transform: "",
             max_body_bytes: 4 << 20,
             epochs_ms: vec![HALF_HOUR_MS],
             collector: CollectorSettings::default(),
@@ -108,7 +110,8 @@ impl Setup {
             time_unit: TimeUnit::Milliseconds,
             attributes,
         };
-        let stream = Stream::new(kind, &declared, self.filter, "", &[vec![]], true).unwrap();
+        let stream =
+            Stream::new(kind, &declared, self.filter, self.transform, &[vec![]], true).unwrap();
         StreamPlan { decoder: Decoder::new(mapping), stream, topic: self.topics[place].into() }
     }
 

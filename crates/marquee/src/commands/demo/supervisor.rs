@@ -66,7 +66,7 @@ pub(super) fn run(arguments: Arguments, verbose: bool) -> Result<(), Failure> {
     let random = || format!("{:032x}", u128::from_le_bytes(wiring::secret()));
     // A token and a key that somebody has set are not replaced; empty ones are none.
     let of_environment = |variable| {
-        let set = std::env::var(variable).ok().filter(|text| !text.is_empty());
+        let set = std::env::var(variable).ok().filter(|text| !text.trim().is_empty());
         set.unwrap_or_else(random)
     };
     let (token, key) = (of_environment(TOKEN_VARIABLE), of_environment(KEYS_VARIABLE));
