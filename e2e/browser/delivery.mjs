@@ -99,12 +99,27 @@ export async function a_busy_collector_is_tried_again_and_spared(t) {
   await see(page, "v0");
   await until("a first try", () => tries.length === 1);
   await see(page, "v1"); // what is new does not go before it is time either
+  await page.evaluate(() => dispatchEvent(new Event("online"))); // nor is a network that is back a reason
   await isEmpty(page);
   assert.equal(tries.length, 4, "one try each");
   const [first, second] = [tries[1] - tries[0], tries[2] - tries[1]];
   assert.ok(first >= 2950 && second >= 950, `${first} and ${second} ms; ${page.said}`);
   await t.expectCounts(once("v0", "v1"));
   assert.equal((await t.totals()).duplicates, 0);
+}
+
+export async function what_others_on_the_way_refuse_is_sent_again(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  let tries = 0;
+  await page.route("**/v1/impressions", (route) => {
+    const status = [400, 413, 403][tries++];
+    return status ? route.fulfill({ status, contentType: "text/html", body: "<h1>No</h1>" }) : route.continue();
+  });
+  await see(page, "v0");
+  await isEmpty(page);
+  assert.equal(tries, 4, "one try each");
+  await t.expectCounts(once("v0"));
 }
 
 export async function an_answer_that_is_lost_counts_once(t) {

@@ -58,7 +58,7 @@ export async function a_play_changes_its_cell_and_its_score_within_two_batch_int
   console.log(`counted after ${took.cell} ms, score changed after ${took.score} ms; a batch is ${BATCH_MS} ms`);
   assert.ok(took.cell <= 2 * BATCH_MS && took.score <= 2 * BATCH_MS, JSON.stringify(took));
   // The panel says so, too, and covers no tile.
-  await page.locator("#loop li", { hasText: "Played" }).locator("dt", { hasText: "score changed" }).waitFor();
+  await page.locator("#loop li", { hasText: "Played" }).locator("dt", { hasText: "in the score" }).waitFor();
 }
 
 export async function the_panel_covers_no_tile(t) {

@@ -114,6 +114,8 @@
   // Sending.
 
   let [timer, due, notBefore, failures] = [0, Infinity, 0, 0];
+  // Until then the collector itself has asked for no more.
+  let spared = 0;
   let most = BATCH_EVENTS;
   let sending = null;
 
@@ -198,7 +200,9 @@
   }
 
   function take(kind, batch, { status, headers }, told) {
-    const isRefusal = status === 413 || status === 400;
+    // Others on the way may say 400 or 413, too: what is not the collector's word costs no event.
+    const isOurs = (headers.get("content-type") ?? "").startsWith("application/problem+json");
+    const isRefusal = (status === 413 && (isOurs || batch.length > 1)) || (status === 400 && isOurs);
     if (isRefusal && !told.rejected_count && batch.length > 1) {
       most = Math.ceil(batch.length / 2);
       return true;
@@ -228,6 +232,7 @@
     const asked = after ? Number(after) * 1000 || Date.parse(after) - Date.now() : 0;
     const wait = Math.min(Math.max(backoff, asked || 0), 3600e3);
     notBefore = Date.now() + wait;
+    if (asked > 0) spared = notBefore;
     // What was due before the answer came has to wait, too.
     due = Infinity;
     schedule(wait);
@@ -300,7 +305,8 @@
       if (!tile) continue;
       const [area, inside] = [boundingClientRect, intersectionRect].map((r) => r.width * r.height);
       const [share, half] = [area * preset.share(area), (innerWidth * innerHeight) / 2];
-      const needed = Math.min(share, half) * 0.999; // rounding is no reason
+      // Rounding is no reason.
+      const needed = Math.min(share, half) * 0.999;
       const isIn = isIntersecting && area > 0 && inside >= needed;
       // Browsers tell when shares are crossed, but neither half of the screen nor what covers.
       if (isIn || (isIntersecting && half < share)) waiting.add(target);
@@ -318,7 +324,8 @@
   function isBare(element, { left, top, width, height }, share) {
     const properties = { opacityProperty: true, visibilityProperty: true };
     if (element.checkVisibility?.(properties) === false) return false;
-    if (getComputedStyle(element).pointerEvents === "none") return true; // points never hit it
+    // Points never hit it.
+    if (getComputedStyle(element).pointerEvents === "none") return true;
     let needed = share * POINTS ** 2;
     for (let point = 0; needed > 0 && point < POINTS ** 2; point++) {
       const x = left + (width * ((point % POINTS) + 0.5)) / POINTS;
@@ -420,8 +427,10 @@
   }
 
   function onOnline() {
-    notBefore = failures = 0;
-    flush();
+    failures = 0;
+    notBefore = spared;
+    if (Date.now() < spared) schedule(0);
+    else flush();
   }
 
   const api = { play, seen, flush, onsent: early?.onsent };

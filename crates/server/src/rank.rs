@@ -7,6 +7,7 @@
 use crate::app::App;
 use crate::guard;
 use crate::problem::Problem;
+use crate::status_api::next_offsets;
 use crate::tiles::Tile;
 use crate::trends::canonical_slice;
 use axum::Json;
@@ -15,8 +16,10 @@ use axum::http::StatusCode;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 use marquee_recommend::{Counted, Ranking, Recent};
+use marquee_runtime::status::LaneStatus;
 use marquee_sinks::{CellQuery, Gap, SinkError, Store};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,7 +47,7 @@ pub struct RankSettings {
     pub keys: Vec<String>,
     /// How long after it was served a tile's code is good, milliseconds.
     pub expires_ms: i64,
-    /// Epochs that start within so much time before the newest event count.
+    /// Epochs that start within so much time before the newest watermark, or later, count.
     pub horizon_ms: i64,
     /// By how many impressions a rate is drawn to the mean.
     pub prior: f64,
@@ -75,6 +78,8 @@ pub(crate) struct Ranked {
     /// Plays for each impression, of all videos of the slice; `null` where nothing was counted.
     pub(crate) mean: Option<f64>,
     pub(crate) items: Vec<Item>,
+    #[serde(skip)]
+    pub(crate) read_to: ReadTo,
 }
 
 /// One place.
@@ -100,7 +105,11 @@ pub(crate) struct Known {
 struct Lately {
     recent: Recent,
     complete: bool,
+    read_to: ReadTo,
 }
+
+/// How far the lanes had counted the log before a store was read, as `/v1/status` says it.
+pub(crate) type ReadTo = Arc<[Value]>;
 
 impl Known {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, Arc<Lately>)>> {
@@ -215,6 +224,7 @@ pub(crate) async fn serve(
         complete: lately.complete,
         served_ms,
         mean: lately.recent.mean(),
+        read_to: lately.read_to.clone(),
         request_id,
         items,
     })
@@ -234,7 +244,11 @@ async fn lately(app: &Arc<App>, slice: &str) -> Result<Arc<Lately>, Problem> {
     let (asked, slice) = (app.clone(), slice.to_owned());
     let read = move || {
         let since = Instant::now();
-        let read = read(&*asked.store, newest_ms(&asked), asked.rank.horizon_ms, &slice);
+        let lanes = asked.status.lanes();
+        let stands = |lane: &LaneStatus| json!({ "lane": lane.lane, "next_offsets": next_offsets(&asked, lane) });
+        let read_to = lanes.iter().map(stands).collect();
+        let read =
+            read(&*asked.store, watermark_ms(&asked), asked.rank.horizon_ms, &slice, read_to);
         drop(turn);
         read.map(|lately| {
             let lately = Arc::new(lately);
@@ -250,8 +264,8 @@ async fn lately(app: &Arc<App>, slice: &str) -> Result<Arc<Lately>, Problem> {
     })
 }
 
-/// The newest event of any lane, about; now, where none has any.
-fn newest_ms(app: &App) -> i64 {
+/// The newest watermark of any lane; now, where none has any.
+fn watermark_ms(app: &App) -> i64 {
     let lanes = app.status.lanes();
     let newest = lanes.iter().filter_map(|lane| lane.watermark_ms).max();
     newest.unwrap_or_else(|| (app.clock)())
@@ -259,20 +273,21 @@ fn newest_ms(app: &App) -> i64 {
 
 fn read(
     store: &dyn Store,
-    newest_ms: i64,
+    watermark_ms: i64,
     horizon_ms: i64,
     slice: &str,
+    read_to: ReadTo,
 ) -> Result<Lately, SinkError> {
     // Lengths of epochs overlap: those of one length have everything once.
     let epochs_ms = store.generation().epochs_ms();
     let shortest_ms = epochs_ms.iter().copied().min().expect("a generation has a length of epochs");
     let query = CellQuery {
-        from_ms: Some(newest_ms.saturating_sub(horizon_ms.max(shortest_ms))),
+        from_ms: Some(watermark_ms.saturating_sub(horizon_ms.max(shortest_ms))),
         slice: Some(slice.to_owned()),
         ..CellQuery::default()
     };
     let gaps = Gap::unrepaired(store.gaps()?, &store.repairs()?);
-    let mut lately = Lately { recent: Recent::default(), complete: true };
+    let mut lately = Lately { recent: Recent::default(), complete: true, read_to };
     store.cells(&query, &mut |key, counts| {
         if key.epoch_ms == shortest_ms {
             let counted = Counted { impressions: counts.impressions, plays: counts.plays };

@@ -94,7 +94,7 @@ fn lake_json(lake: &LakeNumbers) -> Value {
 }
 
 /// By topic: everything before is counted.
-fn next_offsets(app: &App, lane: &LaneStatus) -> Value {
+pub(crate) fn next_offsets(app: &App, lane: &LaneStatus) -> Value {
     let names = app.plan.topics().into_iter();
     names.zip(&lane.next_offsets).map(|(name, next)| (name, json!(next))).collect()
 }

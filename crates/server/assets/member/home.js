@@ -59,7 +59,12 @@ async function refresh() {
     const row = document.querySelector(`.row[data-row="${fresh.row}"]`);
     if (!row) continue;
     const order = tilesOf(row).map((tile) => tile.dataset.videoId).join();
-    if (order === fresh.tiles.map((tile) => tile.video).join()) continue;
+    if (order === fresh.tiles.map((tile) => tile.video).join()) {
+      // What was new a moment ago is old again.
+      pending.delete(row);
+      row.querySelector(".fresh").hidden = true;
+      continue;
+    }
     if (isLookedAt(row)) {
       pending.set(row, fresh);
       row.querySelector(".fresh").hidden = false;

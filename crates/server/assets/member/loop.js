@@ -1,7 +1,8 @@
 // The loop, live: what this visitor saw or played, and how long it took until it counted.
 //
 // An event is accepted when the collector has made it durable, counted when the lane has committed a
-// position behind it, and has moved its score when the recommender says another number than before.
+// position behind it, and in the score when the recommender has read the store after that. What other
+// members did meanwhile is in the score, too.
 
 const SHOWN = 6;
 const GIVE_UP_MS = 30_000;
@@ -64,8 +65,7 @@ async function look() {
   timer = 0;
   try {
     const status = await json("/v1/status");
-    const lanes = new Map(status.lanes.map((lane) => [lane.lane, lane.next_offsets]));
-    for (const item of waiting) await follow(item, lanes);
+    for (const item of waiting) await follow(item, status.lanes);
   } catch {
     // The processor is away: what was accepted is in the log, and is counted when it is back.
   }
@@ -73,20 +73,25 @@ async function look() {
   if (waiting.size > 0) timer = setTimeout(look, 120);
 }
 
+/** Whether lanes that stand there have all of an item. */
+function have(lanes, { positions }) {
+  const of = new Map(lanes.map((lane) => [lane.lane, lane.next_offsets]));
+  return positions.every((p) => of.get(p.lane)?.[p.topic] >= p.offset);
+}
+
 async function follow(item, lanes) {
   const now = Date.now();
-  const isCounted = item.positions.every((p) => lanes.get(p.lane)?.[p.topic] >= p.offset);
-  if (!item.counted && isCounted) {
+  if (!item.counted && have(lanes, item)) {
     item.counted = now;
     step(item, "counted", `${now - item.from} ms`);
   }
   if (!item.counted) return;
   const [before, after] = [await item.why, await why(item.event.video_id)];
-  const isChanged = before !== null && after.score !== before.score;
-  // What is ranked is at most half a second old. The same request counts once: then nothing changes.
-  if (!isChanged && Date.now() - item.counted < 1500) return;
+  // What is ranked is at most half a second old.
+  if (!have(after.lanes, item)) return;
   const percent = (score) => `${(100 * score).toFixed(3)} %`;
-  if (isChanged) step(item, "score changed", `${Date.now() - item.from} ms`);
+  step(item, "in the score", `${Date.now() - item.from} ms`);
+  const isChanged = before !== null && after.score !== before.score;
   const scores = isChanged ? `${percent(before.score)} → ${percent(after.score)}` : percent(after.score);
   step(item, `place ${after.rank} of ${after.of}`, scores);
   item.place.classList.add("done");

@@ -20,6 +20,9 @@ const BURST: f64 = 10.0;
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// Nobody owes more than what comes in so many seconds.
+const DEBT_S: f64 = 3600.0;
+
 /// What one client may do. 0: any number.
 #[derive(Clone, Debug, Default)]
 pub struct ClientLimits {
@@ -77,6 +80,12 @@ struct Bucket {
     since_ms: i64,
 }
 
+impl Bucket {
+    fn pay(&mut self, events: u64, rate: f64) {
+        self.tokens = (self.tokens - events as f64).max(-rate * DEBT_S);
+    }
+}
+
 /// One event that was taken of those that a client may add to a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Added {
@@ -119,9 +128,9 @@ impl Clients {
         // More than a bucket holds passes when it is full, and its client waits for longer afterwards.
         let needed = (events as f64).min(full);
         if bucket.tokens < needed {
-            return Err(((needed - bucket.tokens) / rate).ceil().clamp(1.0, 3600.0) as u32);
+            return Err(((needed - bucket.tokens) / rate).ceil().clamp(1.0, DEBT_S) as u32);
         }
-        bucket.tokens -= events as f64;
+        bucket.pay(events, rate);
         Ok(())
     }
 
@@ -132,7 +141,7 @@ impl Clients {
         let mut rates = lock(&self.rates);
         // One that is forgotten already was silent, or is one of very many.
         if let Some(bucket) = rates.known(&client) {
-            bucket.tokens -= events as f64;
+            bucket.pay(events, f64::from(self.limits.rate));
         }
     }
 
@@ -196,10 +205,10 @@ impl<K, V> Default for Table<K, V> {
 
 impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
     fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let known = self.old.remove(&key);
         if self.young.len() >= MOST && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        let known = self.old.remove(&key);
         self.young.entry(key).or_insert_with(|| known.unwrap_or_else(new))
     }
 
@@ -238,6 +247,9 @@ mod tests {
         assert_eq!(clients.take(one, 1, 200_000), Ok(()));
         clients.owe(one, 199);
         assert_eq!(clients.take(one, 1, 200_000), Err(11));
+        clients.owe(one, u64::MAX);
+        assert_eq!(clients.take(one, 1, 200_000), Err(3600));
+        assert_eq!(clients.take(one, 1, 3_900_000), Ok(()), "an hour is the worst");
         clients.owe(client("192.0.2.9"), 1);
         clients.owe(None, 1);
         assert_eq!(clients.take(None, 1_000_000, 0), Ok(()));

@@ -97,7 +97,10 @@ pub(super) fn json(rows: &[Row]) -> Value {
 
 /// Why a title stands where it stands, in its genre and among all.
 pub(super) async fn why(app: &Arc<App>, title: &'static Title) -> Result<Value, Problem> {
-    let all = row(app, 0, "", titles().iter(), usize::MAX).await?;
+    let candidates = titles().iter().map(|title| title.id.clone()).collect();
+    let ranked = rank::serve(app, candidates, "", 0).await?;
+    let read_to = ranked.read_to.clone();
+    let all = of_ranked(ranked, 0, "", usize::MAX);
     let of_genre = |tile: &&Tile| tile.title.genre == title.genre;
     let rank = |mut tiles: Box<dyn Iterator<Item = &Tile> + '_>| {
         tiles.position(|tile| tile.title.id == title.id).map(|place| place + 1)
@@ -116,5 +119,7 @@ pub(super) async fn why(app: &Arc<App>, title: &'static Title) -> Result<Value, 
         "rank": rank(Box::new(all.tiles.iter())),
         "of": all.tiles.len(),
         "rank_in_genre": rank(Box::new(all.tiles.iter().filter(of_genre))),
+        // As in /v1/status: all before these is in the numbers above.
+        "lanes": *read_to,
     }))
 }

@@ -174,12 +174,13 @@ fn tail(matches: &Matches, within_ms: i64) -> String {
     if found < 100 {
         return "Too few plays to say whether that is right.".to_owned();
     }
-    // The last place that `within` reaches into.
+    // The last place that `within` reaches into, and where it begins.
     let last = BOUNDS_MS.partition_point(|bound| *bound < within_ms).min(BOUNDS_MS.len());
+    let after = format_duration_ms(BOUNDS_MS[last.saturating_sub(1)]);
     let share = 100.0 * matches.delays[last] as f64 / found as f64;
     match share {
-        s if s > 2.0 => format!("{s:.1} % come just before its end: a longer one would find more."),
-        s => format!("{s:.1} % come just before its end: it is long enough."),
+        s if s > 2.0 => format!("{s:.1} % come after {after}: a longer one may find more."),
+        s => format!("{s:.1} % come after {after}: it is long enough."),
     }
 }
 

@@ -52,9 +52,9 @@ pub(super) async fn of(app: &Arc<App>, view: &View) -> Result<Trends, Problem> {
     let turn =
         Arc::clone(&app.reads).acquire_owned().await.map_err(|error| Problem::bug(&error))?;
     let (asked, view) = (app.clone(), view.clone());
-    let newest_ms = newest_ms(app);
+    let watermark_ms = watermark_ms(app);
     let read = move || {
-        let trends = read(&*asked.store, &view, newest_ms, asked.rank.prior);
+        let trends = read(&*asked.store, &view, watermark_ms, asked.rank.prior);
         drop(turn);
         trends
     };
@@ -66,17 +66,40 @@ pub(super) async fn of(app: &Arc<App>, view: &View) -> Result<Trends, Problem> {
     })
 }
 
-/// The newest event of any lane, about; now, where none has any.
-fn newest_ms(app: &App) -> i64 {
+/// The newest watermark of any lane: no event is newer than that by more than their lateness, and the
+/// time for which a topic was idle. Now, where there is none.
+fn watermark_ms(app: &App) -> i64 {
     let lanes = app.status.lanes();
     lanes.iter().filter_map(|lane| lane.watermark_ms).max().unwrap_or_else(|| (app.clock)())
 }
 
-fn read(store: &dyn Store, view: &View, newest_ms: i64, prior: f64) -> Result<Trends, SinkError> {
+/// The end of the newest epoch in which anything was counted, at least that of the watermark's.
+fn newest_end_ms(store: &dyn Store, watermark_ms: i64, epoch_ms: i64) -> Result<i64, SinkError> {
+    let start_ms = watermark_ms - watermark_ms.rem_euclid(epoch_ms);
+    let newer =
+        CellQuery { from_ms: Some(start_ms), slice: Some(String::new()), ..CellQuery::default() };
+    let mut newest_ms = start_ms;
+    store.cells(&newer, &mut |key, _| {
+        if key.epoch_ms == epoch_ms {
+            newest_ms = newest_ms.max(key.epoch_start_ms);
+        }
+    })?;
+    Ok(newest_ms + epoch_ms)
+}
+
+fn read(
+    store: &dyn Store,
+    view: &View,
+    watermark_ms: i64,
+    prior: f64,
+) -> Result<Trends, SinkError> {
     // Lengths of epochs overlap: those of one length have everything once.
     let epochs_ms = store.generation().epochs_ms();
     let epoch_ms = epochs_ms.iter().copied().min().expect("a generation has a length of epochs");
-    let to_ms = view.to_ms.unwrap_or(newest_ms - newest_ms.rem_euclid(epoch_ms) + 2 * epoch_ms);
+    let to_ms = match view.to_ms {
+        Some(to_ms) => to_ms,
+        None => newest_end_ms(store, watermark_ms, epoch_ms)?,
+    };
     let from_ms = view.from_ms.unwrap_or_else(|| to_ms.saturating_sub(EPOCHS * epoch_ms));
     let from_ms = from_ms - from_ms.rem_euclid(epoch_ms);
     let epochs = (to_ms.saturating_sub(from_ms) + epoch_ms - 1).div_euclid(epoch_ms).max(1);

@@ -66,7 +66,8 @@ async fn the_page_shows_batches_lanes_letters_and_trends() {
         let held = LaneStatus {
             lane,
             held: true,
-            watermark_ms: Some(NOW_MS),
+            // A topic is silent: the watermark is held far behind what the other one brings.
+            watermark_ms: Some(NOW_MS - 3 * HALF_HOUR_MS),
             next_offsets: vec![5, 5],
             end_offsets: vec![5, 7],
             ..LaneStatus::default()

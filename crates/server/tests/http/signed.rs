@@ -232,6 +232,23 @@ async fn one_client_adds_only_so_much() {
     );
 }
 
+#[tokio::test]
+async fn a_code_is_good_for_as_long_as_it_is_configured() {
+    const EXPIRES_MS: i64 = 300_000; // events may be ahead by more
+    let server = signing(|setup| setup.rank.expires_ms = EXPIRES_MS);
+    let ranked = rank(&server, &["a"]).await;
+    let at = |after_ms: i64| {
+        let mut event = of_tile(&ranked, 0);
+        event["ts"] = json!(ranked["served_ms"].as_i64().unwrap() + after_ms);
+        server.post("/v1/plays", event.to_string())
+    };
+    assert_eq!(at(EXPIRES_MS).await.status, 202);
+    let late = at(EXPIRES_MS + 1).await;
+    assert!(late.status == 400 && late.text.contains("too late for it"), "{}", late.text);
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.contains(r#"reason="expired"} 1"#), "{metrics}");
+}
+
 /// How many events there are in an item is known when it has been read: they are paid for afterwards.
 #[tokio::test]
 async fn elements_of_a_list_are_events_of_a_client_too() {

@@ -57,6 +57,9 @@ pub(super) enum Message {
 }
 
 pub(super) fn run(arguments: Arguments, verbose: bool) -> Result<(), Failure> {
+    // From here on an end that is asked for is an end in good order: nothing is left behind.
+    let (messages, heard) = channel();
+    stop_on_signals(messages.clone())?;
     let temporary = tempfile::tempdir().map_err(Failure::failed)?;
     let data = arguments.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let listener = listen(arguments.port)?;
@@ -70,8 +73,6 @@ pub(super) fn run(arguments: Arguments, verbose: bool) -> Result<(), Failure> {
         set.unwrap_or_else(random)
     };
     let (token, key) = (of_environment(TOKEN_VARIABLE), of_environment(KEYS_VARIABLE));
-    let (messages, heard) = channel();
-    stop_on_signals(messages.clone())?;
     let processor = ProcessorArguments {
         data,
         brokers: names.as_ref().map(|names| names.brokers.clone()),
@@ -131,8 +132,12 @@ fn listen(port: u16) -> Result<TcpListener, Failure> {
 }
 
 fn stop_on_signals(messages: Sender<Message>) -> Result<(), Failure> {
-    // A terminal that is closed hangs up.
-    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]);
+    let mut ends = vec![SIGTERM, SIGINT];
+    // A terminal that is closed hangs up; under nohup that is nobody's wish to end.
+    if !is_ignored(SIGHUP) {
+        ends.push(SIGHUP);
+    }
+    let signals = signal_hook::iterator::Signals::new(ends);
     let mut signals = signals.map_err(Failure::failed)?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
@@ -142,6 +147,14 @@ fn stop_on_signals(messages: Sender<Message>) -> Result<(), Failure> {
         }
     });
     Ok(())
+}
+
+/// Whether whoever has started this process wants a signal to be ignored, where the system says so.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// How a processor is started.
