@@ -89,7 +89,7 @@ mod delivered {
         the_online_event_sends_at_once,
         the_tag_may_name_the_collector,
         a_busy_collector_is_tried_again_and_spared,
-        what_others_on_the_way_refuse_is_sent_again,
+        an_event_that_is_refused_on_the_way_holds_up_no_other,
         an_answer_that_is_lost_counts_once,
         rejected_events_are_dropped_and_told,
         what_is_too_large_is_split with "[collector]\nmax_body = \"1KiB\"\n",

@@ -200,9 +200,7 @@
   }
 
   function take(kind, batch, { status, headers }, told) {
-    // Others on the way may say 400 or 413, too: what is not the collector's word costs no event.
-    const isOurs = (headers.get("content-type") ?? "").startsWith("application/problem+json");
-    const isRefusal = (status === 413 && (isOurs || batch.length > 1)) || (status === 400 && isOurs);
+    const isRefusal = status === 413 || status === 400;
     if (isRefusal && !told.rejected_count && batch.length > 1) {
       most = Math.ceil(batch.length / 2);
       return true;

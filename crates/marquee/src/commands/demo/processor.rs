@@ -67,8 +67,8 @@ impl ProcessorArguments {
     }
 }
 
-/// A terminal sends Ctrl-C to both processes, and its end, too. The supervisor stops the members first, and then this
-/// one.
+/// A terminal sends Ctrl-C to both processes, and its end, too. The supervisor stops the members first,
+/// and then this one.
 fn leave_signals_to_the_supervisor() -> Result<(), Failure> {
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         let nobody_asks = Arc::new(AtomicBool::new(false));
