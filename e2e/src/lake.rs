@@ -140,8 +140,10 @@ pub fn wait_for(service: &Service, what: &str, is: impl Fn(&Value) -> bool) -> V
     }
 }
 
-/// Waits until every epoch that has cells is sealed and in the lake.
+/// Waits until what the log holds is counted, and every epoch that has cells is sealed and in the lake.
 pub fn wait_until_sealed(service: &Service) {
+    // What is not counted yet has no cells: what has might be sealed, all of it.
+    service.wait_until_counted(0);
     let start = Instant::now();
     while !service.trends().iter().all(|cell| cell["sealed"] == true) {
         assert!(start.elapsed() < PATIENCE, "not sealed:\n{}", service.last_said());
