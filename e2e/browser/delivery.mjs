@@ -17,48 +17,53 @@ function see(page, video, request = "r0") {
 const once = (...videos) => Object.fromEntries(videos.map((video) => [video, [1, 0]]));
 const isEmpty = (page) => until("an empty storage", async () => (await stored(page)).length === 0);
 
-export async function offline_and_reload_lose_nothing_and_keep_the_times(t) {
+export async function offline_and_another_page_lose_nothing_and_keep_the_times(t) {
   const context = await t.context();
   const page = await t.open(context, t.site(html(t, TILES, {})));
+  // The next page is in the browser's cache, as the script is: no network is needed to go there.
+  const shown = ["w0", "w1"];
+  const next = t.site(html(t, shown.map((video) => tile(video, "r1")).join("")), "next", { cached: true });
+  await page.evaluate((url) => fetch(url).then((answer) => answer.text()), next);
   const tally = {}; // by the test: video -> when it was seen, at the earliest and at the latest
   await page.waitForTimeout(900); // the first three are in the window
-  const shown = Date.now();
   await isEmpty(page);
   await context.setOffline(true);
-  tally.v4 = await see(page, "v4");
+  const gone = Date.now();
+  tally.v4 = [gone, await see(page, "v4")];
   await sleep(1200);
+  tally.v5 = [Date.now(), 0];
   await page.evaluate(() => document.querySelector("[data-video-id=v5]").click());
-  tally.v5 = Date.now();
+  tally.v5[1] = Date.now();
   await sleep(1500);
   assert.equal((await stored(page)).length, 3, "an impression, another one and its play");
-  // The page comes from the test, not from the network, and the script from the browser's cache.
-  // It has no tiles any more: seen again a second later, they would count in the next epoch.
-  const body = html(t, "");
-  await context.route(t.site(body), (route) => route.fulfill({ contentType: "text/html", body }));
-  await page.reload();
-  await sleep(500);
-  assert.ok((await stored(page)).length >= 3, "a reload loses nothing");
+  const left = Date.now();
+  await page.evaluate((url) => (location.href = url), next);
+  await page.waitForURL(next);
+  await page.waitForFunction(() => window.marquee?.flush);
+  assert.equal(await page.evaluate(() => navigator.onLine), false);
+  await until("what is seen offline", async () => (await stored(page)).length === 5);
+  for (const video of shown) tally[video] = [left + 500, Date.now()];
   await sleep(2500);
   await context.setOffline(false);
   const online = Date.now();
-  await page.reload();
-  await t.expectCounts({ ...once("v0", "v1", "v2", "v4"), v5: [1, 1] });
   await isEmpty(page);
+  await t.expectCounts({ ...once("v0", "v1", "v2", "v4", ...shown), v5: [1, 1] });
   for (const { video, epoch_start_ms } of await t.cells()) {
     if (!tally[video]) continue;
-    const between = [tally[video] - 1500, tally[video] + 500];
-    assert.ok(between[0] <= epoch_start_ms && epoch_start_ms <= between[1],
-      `${video} at ${epoch_start_ms}, not at ${tally[video]}`);
-    assert.ok(epoch_start_ms < online - 2000 && epoch_start_ms + 1000 > shown, "its own time");
+    const [from, to] = tally[video];
+    assert.ok(from - 1000 < epoch_start_ms && epoch_start_ms <= to,
+      `${video} in the second ${epoch_start_ms}, not at ${tally[video]}`);
+    assert.ok(epoch_start_ms + 1000 < online, "its own time");
   }
 }
 
 export async function the_online_event_sends_at_once(t) {
   const context = await t.context();
-  const page = await t.open(context, t.site(html(t, "")));
+  // Without chance: tries after 1, 2, 4 and 8 s.
+  const page = await t.open(context, t.site(html(t, "", { before: "Math.random = () => 0.999" })));
   await context.setOffline(true);
   await see(page, "v0");
-  // Several tries have failed: the next one is far away.
+  // Three tries have failed: the next one is six seconds away.
   await sleep(9000);
   await context.setOffline(false);
   const start = Date.now();
@@ -117,8 +122,47 @@ export async function an_event_that_is_refused_on_the_way_holds_up_no_other(t) {
       ? route.fulfill({ status: 400, contentType: "text/html", body: "<h1>No</h1>" })
       : route.continue());
   for (const video of ["v0", "v1", "v2", "v3"]) await see(page, video);
-  await isEmpty(page);
   await t.expectCounts(once("v1", "v2", "v3"));
+  // It was not the collector's word, so it stays, and the next page tries once more.
+  const [left] = await stored(page);
+  assert.equal(JSON.parse(left).video_id, "v0");
+  await page.unroute("**/v1/impressions");
+  await page.reload();
+  await isEmpty(page);
+  await t.expectCounts(once("v0", "v1", "v2", "v3"));
+}
+
+export async function what_is_refused_for_all_is_tried_less_and_less(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  let tries = 0;
+  await page.route("**/v1/impressions", (route) => (tries++, route.fulfill({ status: 400, body: "No" })));
+  for (let n = 0; n < 40; n++) await see(page, `v${n}`);
+  await sleep(8000);
+  // 40, 20, 10, 5, 3, 2 and 1 at a time, and then after 1, 2, 4, ... seconds, or half of them.
+  assert.ok(tries >= 7 && tries <= 13, `${tries} tries`);
+  assert.equal((await stored(page)).length, 40, "all of it is still there");
+  await page.unroute("**/v1/impressions");
+  await page.reload();
+  await isEmpty(page);
+  await until("all of them", async () => (await t.totals()).events === 40);
+}
+
+export async function a_flush_includes_what_came_while_it_sent(t) {
+  const context = await t.context();
+  const page = await t.open(context, t.site(html(t, "")));
+  const left = await page.evaluate(async () => {
+    marquee.seen({ request_id: "r", video_id: "first" });
+    // Answered, and other tabs have not heard of it yet.
+    const answered = new Promise((resolve) => (marquee.onsent = resolve));
+    marquee.flush();
+    await answered;
+    marquee.seen({ request_id: "r", video_id: "second" });
+    await marquee.flush();
+    return Object.keys(localStorage).filter((key) => key.startsWith("marquee ")).length;
+  });
+  assert.equal(left, 0);
+  await t.expectCounts(once("first", "second"));
 }
 
 export async function an_answer_that_is_lost_counts_once(t) {
@@ -263,6 +307,22 @@ export async function leaving_sends_what_is_there(t) {
   await t.expectCounts(once("forgotten", "discreet", "old", "kept"));
   const { events, duplicates } = await t.totals();
   assert.deepEqual([events, duplicates], [5, 1]);
+}
+
+/** All that outlives a page may have 64 KiB together. */
+export async function what_is_left_in_a_hurry_is_the_play(t) {
+  const context = await t.context();
+  t.site("<!doctype html><title>Elsewhere</title>", "elsewhere");
+  const attributes = { note: "東".repeat(13_000) };
+  const page = await t.open(context, t.site(html(t, "", { storage: "none", attributes })));
+  await page.evaluate(() => {
+    marquee.play({ request_id: "r0", video_id: "v0" }, { duration_s: 90 });
+    location.href = "elsewhere.html";
+  });
+  await page.waitForURL("**/elsewhere.html");
+  // The impression was too much. Without a storage it is lost, and a play alone counts nowhere.
+  await until("the play", async () => (await t.totals()).events === 1);
+  await t.expectCounts({});
 }
 
 export async function a_tab_that_is_hidden_sends_at_once(t) {

@@ -2,11 +2,15 @@
 // real service as the only judge of what was counted.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { chromium } from "playwright-core";
 
 /** No wait in these checks takes a fraction of this. */
 const PATIENCE_MS = 30_000;
+
+/** Another marquee.js: to try a change, or that a check notices a fault, without building the service. */
+const OTHER_SCRIPT = process.env.MARQUEE_SCRIPT && readFileSync(process.env.MARQUEE_SCRIPT);
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -37,13 +41,18 @@ export class Harness {
   async serveSite() {
     const service = new URL(this.address);
     const server = createServer((asked, response) => {
-      const html = this.pages.get(new URL(asked.url, service).pathname);
-      if (html) {
+      const page = this.pages.get(new URL(asked.url, service).pathname);
+      if (page) {
         response.setHeader("content-type", "text/html; charset=utf-8");
-        response.end(html);
+        response.setHeader("cache-control", page.cached ? "max-age=600" : "no-cache");
+        response.end(page.html);
         return;
       }
       const { method, url: path, headers } = asked;
+      if (OTHER_SCRIPT && path === "/marquee.js") {
+        const head = { "content-type": "text/javascript", "cache-control": "max-age=300" };
+        return void response.writeHead(200, head).end(OTHER_SCRIPT);
+      }
       if (path === "/favicon.ico") return void response.writeHead(204).end();
       const onward = request({ host: service.hostname, port: service.port, method, path, headers }, (answer) => {
         response.writeHead(answer.statusCode, answer.headers);
@@ -59,24 +68,17 @@ export class Harness {
 
   /** A browser of its own, with nothing stored. */
   async context(options = {}) {
-    this.browser ??= await chromium.launch({
+    this.browser ??= chromium.launch({
       executablePath: this.executablePath,
       // Sandboxes need a user that is not root; all that is loaded here is ours.
       args: ["--no-sandbox"],
     });
-    const context = await this.browser.newContext({
-      viewport: { width: 800, height: 600 },
-      ...options,
-    });
-    // To try a change, or that a check notices a fault, without building the service.
-    const other = process.env.MARQUEE_SCRIPT;
-    if (other) await context.route("**/marquee.js", (route) => route.fulfill({ path: other }));
-    return context;
+    return (await this.browser).newContext({ viewport: { width: 800, height: 600 }, ...options });
   }
 
-  /** The address of a page with this content, under the collector's own host. */
-  site(html, name = "index") {
-    this.pages.set(`/site/${name}.html`, html);
+  /** The address of a page with this content, under the collector's own host; browsers may keep it. */
+  site(html, name = "index", { cached = false } = {}) {
+    this.pages.set(`/site/${name}.html`, { html, cached });
     return `${this.address}/site/${name}.html`;
   }
 
@@ -143,7 +145,7 @@ export class Harness {
   }
 
   async close() {
-    await this.browser?.close();
+    await (await this.browser)?.close();
     for (const close of this.closers) await close();
   }
 }

@@ -132,6 +132,69 @@ export async function what_is_covered_is_not_seen(t) {
   await t.expectCounts(once("v3", "v4"));
 }
 
+export async function what_a_dialog_stands_over_is_not_seen(t) {
+  const page = await openColumn(t, 6);
+  const at = (number) => page.evaluate((top) => scrollTo(0, top), number * 1200);
+  const look = async (number) => (await show(page, number, 1300), await flush(page));
+  // As libraries do it: nothing may be pointed at but the dialog, of which the page is a part.
+  await page.evaluate(() => {
+    document.body.style.pointerEvents = "none";
+    const style = "position:fixed;inset:0;background:#333;pointer-events:auto";
+    document.body.insertAdjacentHTML("beforeend", `<div id="cover" style="${style}"></div>`);
+  });
+  await look(1);
+  await page.evaluate(() => document.querySelector("#cover").remove());
+  await look(2); // nothing is over it, though a pointer would not find it
+  const own = '[data-video-id="v3"]';
+  await page.evaluate((own) => (document.querySelector(own).style.pointerEvents = "none"), own);
+  await look(3);
+  await t.expectCounts(once("v2", "v3"));
+  assert.equal(await page.getAttribute(own, "style"), "pointer-events: none;", "it is left as it was");
+  // The browser's own, which is small; its backdrop is over everything.
+  await page.evaluate(() => {
+    document.body.style.pointerEvents = "";
+    document.body.insertAdjacentHTML("beforeend", "<dialog><p>Agreed?</p></dialog>");
+    document.querySelector("dialog").showModal();
+  });
+  await look(4);
+  await t.expectCounts(once("v2", "v3"));
+  await page.evaluate(() => document.querySelector("dialog").close());
+  await at(4);
+  await sleep(SURE_MS);
+  await flush(page);
+  await t.expectCounts(once("v2", "v3", "v4"));
+  assert.deepEqual(page.said, []);
+}
+
+export async function half_is_half_and_half_a_second_half_a_second(t) {
+  // So much of each is above the lower edge of the window.
+  const shares = { v45: 45, v48: 48, v52: 52, v55: 55 };
+  const at = ([video, share], index) =>
+    tile(video, "r0", { style: `position:absolute;width:150px;left:${index * 200}px;top:${600 - 2 * share}px` });
+  const context = await t.context();
+  const body = `<main style="position:relative;height:900px">${Object.entries(shares).map(at).join("")}</main>`;
+  const still = await t.open(context, t.site(html(t, body), "still"));
+  await sleep(SURE_MS);
+  await flush(still);
+  await t.expectCounts(once("v52", "v55"));
+
+  const page = await t.open(context, t.site(html(t, column(12))));
+  const [short, long] = [[], []];
+  for (let number = 1; number < 12; number += 2) {
+    if ((await show(page, number, 455)) < 490) short.push(`v${number}`);
+    // As soon as it is complete, and not with some later look.
+    if ((await show(page, number + 1, 570)) < 600) long.push(`v${number + 1}`);
+  }
+  assert.ok(short.length >= 3 && long.length >= 3, `too slow: ${short} and ${long}`);
+  await flush(page);
+  await sleep(1500);
+  const counts = await t.counts();
+  assert.deepEqual(short.filter((video) => counts[video]), [], "for less than half a second");
+  const seen = long.filter((video) => counts[video]);
+  // The machine may have been busy at one or the other moment.
+  assert.ok(seen.length > long.length / 2, `${seen} of ${long}`);
+}
+
 export async function a_row_that_scrolls_sideways_hides_what_is_outside(t) {
   const context = await t.context();
   const tiles = [0, 1, 2, 3].map((n) => tile(`v${n}`, "r0", { style: "flex:none;width:300px" }));
@@ -160,6 +223,61 @@ export async function half_of_the_window_is_enough_of_an_oversized_tile(t) {
   await page.evaluate(() => scrollTo(0, 2000 + 40000 + 2000 + 20000)); // all of the window
   await sleep(SURE_MS);
   await t.expectCounts(once("v0", "v1"));
+}
+
+export async function an_oversized_tile_may_be_narrow_or_low(t) {
+  // [preset, width, height, where the window begins for 40 % and for 60 % of what fits into it]
+  const cases = [
+    ["seen", 300, 1500, 240, 360],
+    ["seen", 4000, 200, 80, 120],
+    ["mrc", 300, 2100, 240, 360],
+  ];
+  // Each in a window of its own: a tab behind another one is not drawn.
+  const pages = await Promise.all(cases.map(async ([preset, width, height], number) => {
+    const gap = '<div style="width:5000px;height:600px"></div>';
+    const big = tile(`v${number}`, "r0", { style: `width:${width}px;height:${height}px` });
+    return t.open(await t.context(), t.site(html(t, gap + big + gap, { preset }), `page${number}`));
+  }));
+  const scroll = (share) => Promise.all(pages.map(async (page, number) => {
+    await page.evaluate((y) => scrollTo(0, y), cases[number][share]);
+    await sleep(1700);
+    await flush(page);
+  }));
+  await scroll(3);
+  await t.expectCounts({});
+  await scroll(4);
+  await t.expectCounts(once("v0", "v1", "v2"));
+}
+
+export async function preset_mrc_is_exact_about_sizes_shares_and_times(t) {
+  const sizes = [ // 242,500 square pixels are large
+    ["s45", 300, 200, 45], ["s55", 300, 200, 55],
+    ["m33", 500, 484, 33], ["m55", 500, 484, 55],
+    ["l27", 500, 485, 27], ["l33", 500, 485, 33],
+  ];
+  await Promise.all(sizes.map(async ([video, width, height, share]) => {
+    const top = 600 - (height * share) / 100;
+    const style = `position:absolute;top:${top}px;width:${width}px;height:${height}px`;
+    const body = `<main style="position:relative;height:1500px">${tile(video, "r0", { style })}</main>`;
+    const page = await t.open(await t.context(), t.site(html(t, body, { preset: "mrc" }), video));
+    await sleep(1700);
+    await flush(page);
+  }));
+  await t.expectCounts(once("s55", "m55", "l33"));
+
+  const page = await t.open(await t.context(), t.site(html(t, column(8), { preset: "mrc" })));
+  const [short, long] = [[], []];
+  for (let number = 1; number < 8; number += 2) {
+    if ((await show(page, number, 940)) < 985) short.push(`v${number}`);
+    if ((await show(page, number + 1, 1080)) < 1130) long.push(`v${number + 1}`);
+  }
+  assert.ok(short.length >= 2 && long.length >= 2, `too slow: ${short} and ${long}`);
+  await flush(page);
+  await sleep(1500);
+  const counts = await t.counts();
+  assert.deepEqual(short.filter((video) => counts[video]), [], "for less than a second");
+  const seen = long.filter((video) => counts[video]);
+  assert.ok(seen.length > long.length / 2, `${seen} of ${long}`);
 }
 
 export async function preset_mrc_wants_a_second_and_less_of_large_tiles(t) {
@@ -212,18 +330,25 @@ export async function a_reranked_tile_counts_anew_and_the_same_one_once(t) {
 
 export async function a_request_that_changes_before_it_was_seen_is_not_seen(t) {
   const page = await openColumn(t, 2);
-  const start = await page.evaluate(() => (scrollTo(0, 1200), performance.now()));
-  await sleep(250);
-  const end = await page.evaluate(() => {
-    document.querySelector("[data-video-id=v1]").dataset.requestId = "other";
-    return performance.now();
+  // Twice 350 ms, long enough together, but of two requests.
+  const ms = await page.evaluate(async () => {
+    const tile = document.querySelector("[data-video-id=v1]");
+    const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const times = [performance.now()];
+    scrollTo(0, 1200);
+    await wait(350);
+    tile.dataset.requestId = "other";
+    times.push(performance.now());
+    await wait(350);
+    tile.remove();
+    times.push(performance.now());
+    return [times[1] - times[0], times[2] - times[1]];
   });
-  assert.ok(end - start < NOT_MS, `too slow: ${end - start}`);
-  await sleep(200); // 450 ms in all, but of two requests
-  await page.evaluate(() => document.querySelector("[data-video-id=v1]").remove());
+  assert.ok(Math.max(...ms) < NOT_MS, `too slow: ${ms}`);
   await sleep(600);
   await flush(page);
   assert.deepEqual(await stored(page), []);
+  await sleep(1500);
   assert.equal((await t.totals()).events, 0);
 }
 
@@ -233,10 +358,10 @@ export async function a_random_walk_is_what_an_independent_tally_says(t) {
     { style: `display:inline-block;width:${180 + (n % 3) * 60}px;height:${120 + (n % 4) * 50}px;margin:30px` }));
   const page = await t.open(context, t.site(html(t, `<main style="padding-top:2000px">${tiles.join("")}</main>`)));
   // The tally measures each frame by itself: the longest unbroken time that half of a tile was in
-  // the window, and whether frames came often enough to know.
+  // the window, and the longest in which frames came often enough to vouch for it.
   const tally = await page.evaluate(async () => {
     const all = [...document.querySelectorAll("[data-video-id]")].map((element) => (
-      { element, since: null, longest: 0 }));
+      { element, since: null, longest: 0, sureSince: null, sure: 0 }));
     let last = performance.now();
     let ended = false;
     let slowest = 0;
@@ -251,6 +376,8 @@ export async function a_random_walk_is_what_an_independent_tally_says(t) {
         if (isIn) one.since ??= now;
         if (one.since !== null) one.longest = Math.max(one.longest, now - one.since);
         if (!isIn) one.since = null;
+        if (!isIn || now - last > 100) one.sureSince = null;
+        else one.sure = Math.max(one.sure, now - (one.sureSince ??= now));
       }
       last = now;
       if (!ended) requestAnimationFrame(frame);
@@ -266,22 +393,21 @@ export async function a_random_walk_is_what_an_independent_tally_says(t) {
     ended = true;
     scrollTo(0, 1e6);
     document.querySelector("main").remove();
-    return { slowest, tiles: all.map(({ element, longest }) => [element.dataset.videoId, longest]) };
+    const tiles = all.map(({ element, longest, sure }) => ({ video: element.dataset.videoId, longest, sure }));
+    return { slowest, tiles };
   });
-  const of = (is) => tally.tiles.filter(([, ms]) => is(ms)).map(([video]) => video);
-  const [seen, unseen] = [of((ms) => ms >= 700), of((ms) => ms < 450)];
-  assert.ok(seen.length >= 8 && unseen.length >= 8, `${JSON.stringify(tally)} says little`);
+  const of = (is) => tally.tiles.filter(is).map(({ video }) => video);
+  const [seen, unseen] = [of(({ sure }) => sure >= 700), of(({ longest }) => longest < 450)];
+  const glanced = of(({ longest }) => longest > 0 && longest < 450);
+  assert.ok(seen.length >= 8 && glanced.length >= 5, `${JSON.stringify(tally)} says little`);
   await flush(page);
   await sleep(2000);
   const counts = await t.counts();
-  // A machine that stood still for a while may have seen less, never more.
-  if (tally.slowest < 250) {
-    assert.deepEqual(seen.filter((video) => counts[video]?.[0] !== 1), [], "seen, but not counted");
-  }
+  assert.deepEqual(seen.filter((video) => counts[video]?.[0] !== 1), [], "seen, but not counted");
   assert.deepEqual(unseen.filter((video) => counts[video]), [], "counted, but not seen");
   const { duplicates } = await t.totals();
   assert.equal(duplicates, 0);
-  console.log(`${seen.length} seen, ${unseen.length} not, slowest frame ${Math.round(tally.slowest)} ms`);
+  console.log(`${seen.length} seen, ${unseen.length} not (${glanced.length} glanced at), slowest frame ${Math.round(tally.slowest)} ms`);
 }
 
 export async function a_click_counts_the_impression_and_the_play_at_once(t) {
@@ -331,7 +457,7 @@ export async function a_click_counts_the_impression_and_the_play_at_once(t) {
 }
 
 export async function what_is_clicked_or_played_need_not_stay(t) {
-  const page = await openColumn(t, 4);
+  const page = await openColumn(t, 6);
   /** Shows a tile for 100 ms and does something to it; how long it really was there. */
   const touch = (number, what) => page.evaluate(([number, what]) => new Promise((resolve) => {
     scrollTo(0, number * 1200);
@@ -346,8 +472,17 @@ export async function what_is_clicked_or_played_need_not_stay(t) {
   }), [number, what]);
   const ms = [await touch(1, "click"), await touch(2, "play"), await touch(3, "nothing")];
   assert.ok(Math.max(...ms) < NOT_MS, `too slow: ${ms}`);
+  // A link that the middle button opens beside this page; the right one opens a menu.
+  const press = (number, button) => page.evaluate(([number, button]) => {
+    scrollTo(0, number * 1200);
+    const tile = document.querySelector(`[data-video-id="v${number}"]`);
+    tile.dispatchEvent(new MouseEvent("auxclick", { bubbles: true, button }));
+    scrollTo(0, 600 + number * 1200);
+  }, [number, button]);
+  await press(4, 1);
+  await press(5, 2);
   await flush(page);
-  await t.expectCounts({ v1: [1, 0], v2: [1, 1] });
+  await t.expectCounts({ v1: [1, 0], v2: [1, 1], v4: [1, 0] });
 }
 
 export async function it_works_from_another_origin(t) {

@@ -71,8 +71,12 @@ mod seen {
         a_hidden_tab_sees_nothing_until_it_is_visible_again,
         while_the_page_stands_still_nothing_is_seen,
         what_is_covered_is_not_seen,
+        what_a_dialog_stands_over_is_not_seen,
+        half_is_half_and_half_a_second_half_a_second,
         a_row_that_scrolls_sideways_hides_what_is_outside,
         half_of_the_window_is_enough_of_an_oversized_tile,
+        an_oversized_tile_may_be_narrow_or_low,
+        preset_mrc_is_exact_about_sizes_shares_and_times,
         preset_mrc_wants_a_second_and_less_of_large_tiles,
         a_reranked_tile_counts_anew_and_the_same_one_once,
         a_request_that_changes_before_it_was_seen_is_not_seen,
@@ -85,11 +89,13 @@ mod seen {
 
 mod delivered {
     checks!("delivery":
-        offline_and_reload_lose_nothing_and_keep_the_times,
+        offline_and_another_page_lose_nothing_and_keep_the_times,
         the_online_event_sends_at_once,
         the_tag_may_name_the_collector,
         a_busy_collector_is_tried_again_and_spared,
         an_event_that_is_refused_on_the_way_holds_up_no_other,
+        what_is_refused_for_all_is_tried_less_and_less,
+        a_flush_includes_what_came_while_it_sent,
         an_answer_that_is_lost_counts_once,
         rejected_events_are_dropped_and_told,
         what_is_too_large_is_split with "[collector]\nmax_body = \"1KiB\"\n",
@@ -97,6 +103,7 @@ mod delivered {
         what_a_closed_tab_has_left_another_one_sends,
         without_local_storage_it_works_from_memory,
         leaving_sends_what_is_there,
+        what_is_left_in_a_hurry_is_the_play,
         a_tab_that_is_hidden_sends_at_once,
         the_storage_is_bounded_by_the_newest_thousand,
     );

@@ -17,6 +17,7 @@
   const GAP_MS = 400;
   // A grid of 6 x 6 points tells how much of a tile is covered.
   const POINTS = 6;
+  const POINTABLE = "pointer-events";
   // Impressions wait so long for others.
   const COLLECT_MS = 1000;
   // A request that outlives its page may have 64 KiB, and a character 3 bytes.
@@ -69,6 +70,8 @@
   const kept = new Map();
   /** Keys of what is being sent, or was given to a beacon. */
   const flying = new Set();
+  /** Keys of what something on the way refuses: it stays stored, for a later page to try. */
+  const aside = new Set();
 
   function random() {
     return Math.random().toString(36).slice(2, 12);
@@ -99,7 +102,7 @@
   /** Takes over what earlier pages of this tab, or other tabs, have left behind. */
   function adopt() {
     for (const key of onDisk()) {
-      if (kept.has(key)) continue;
+      if (kept.has(key) || aside.has(key)) continue;
       const [time, from, , kind] = key.slice(prefix.length).split(" ");
       const age = Date.now() - parseInt(time, 36);
       const text = disk.getItem(key);
@@ -117,7 +120,7 @@
   // Until then the collector itself has asked for no more.
   let spared = 0;
   let most = BATCH_EVENTS;
-  let sending = null;
+  let [sending, following] = [null, null];
 
   /** Sends after so many milliseconds at the latest, unless the collector was told to be spared. */
   function schedule(ms) {
@@ -132,9 +135,11 @@
   function flush() {
     clearTimeout(timer);
     due = Infinity;
-    if (sending) sending.then(() => schedule(0));
-    sending ??= alone().finally(() => {
-      sending = null;
+    // What came meanwhile is sent after it, unless it has failed.
+    const again = () => (Date.now() < notBefore ? schedule(0) : flush());
+    if (sending) return (following ??= sending.then(again));
+    sending = alone().finally(() => {
+      sending = following = null;
       if (kept.size > 0) schedule(COLLECT_MS);
     });
     return sending;
@@ -201,9 +206,10 @@
 
   function take(kind, batch, { status, headers }, told) {
     const isRefusal = status === 413 || status === 400;
-    if (isRefusal && !told.rejected_count && batch.length > 1) {
+    if (isRefusal && !told.rejected_count) {
       most = Math.ceil(batch.length / 2);
-      return true;
+      if (batch.length > 1) return true;
+      if (!told.detail) return putAside(batch[0][0]);
     }
     if (status !== 202 && status !== 207 && !isRefusal) {
       if (status !== 429 && status !== 503) warn(`the collector answers ${status}`, told.detail);
@@ -223,6 +229,14 @@
     // What fails there is the page's, and shall be seen as such.
     if (api.onsent) setTimeout(() => api.onsent(sent));
     return true;
+  }
+
+  /** Not the collector's word, but of something before it. */
+  function putAside(key) {
+    warn("something on the way to the collector refuses an event", kept.get(key)?.event);
+    aside.add(key);
+    kept.delete(key);
+    return retry();
   }
 
   function retry(after) {
@@ -302,11 +316,13 @@
       const tile = tiles.get(target);
       if (!tile) continue;
       const [area, inside] = [boundingClientRect, intersectionRect].map((r) => r.width * r.height);
-      const [share, half] = [area * preset.share(area), (innerWidth * innerHeight) / 2];
+      const { width, height } = boundingClientRect;
+      const half = (Math.min(width, innerWidth) * Math.min(height, innerHeight)) / 2;
+      const share = area * preset.share(area);
       // Rounding is no reason.
       const needed = Math.min(share, half) * 0.999;
       const isIn = isIntersecting && area > 0 && inside >= needed;
-      // Browsers tell when shares are crossed, but neither half of the screen nor what covers.
+      // Browsers tell when shares are crossed, but neither half of what fits nor what covers.
       if (isIn || (isIntersecting && half < share)) waiting.add(target);
       else waiting.delete(target);
       const isSeen = isIn && isShown() && isBare(target, intersectionRect, needed / inside);
@@ -322,14 +338,22 @@
   function isBare(element, { left, top, width, height }, share) {
     const properties = { opacityProperty: true, visibilityProperty: true };
     if (element.checkVisibility?.(properties) === false) return false;
-    // Points never hit it.
-    if (getComputedStyle(element).pointerEvents === "none") return true;
+    const { style } = element;
+    const { pointerEvents, display } = getComputedStyle(element);
+    if (display === "inline" && element.firstElementChild) {
+      warn("a tile is inline: only its line of text is measured; let it be a block", element);
+    }
+    // Points hit only what may be pointed at, which dialogs may forbid for a whole page.
+    const isMute = pointerEvents === "none";
+    const own = [style.getPropertyValue(POINTABLE), style.getPropertyPriority(POINTABLE)];
+    if (isMute) style.setProperty(POINTABLE, "auto", "important");
     let needed = share * POINTS ** 2;
     for (let point = 0; needed > 0 && point < POINTS ** 2; point++) {
       const x = left + (width * ((point % POINTS) + 0.5)) / POINTS;
       const y = top + (height * (Math.floor(point / POINTS) + 0.5)) / POINTS;
       if (element.contains(document.elementFromPoint(x, y))) needed--;
     }
+    if (isMute) style.setProperty(POINTABLE, ...own);
     return needed <= 0;
   }
 
@@ -383,7 +407,9 @@
     attributeFilter: ["data-video-id", "data-request-id"],
   });
 
-  function onClick({ target }) {
+  function onClick({ type, button, target }) {
+    // The middle button opens a link; the right one only a menu.
+    if (type === "auxclick" && button !== 1) return;
     if (target.closest?.("[data-play]")) play(target);
     else if (target.closest?.(TILES)) seen(target);
   }
@@ -393,7 +419,8 @@
   /** Perhaps the last moment: nobody waits for other tabs, and a request may outlive the page. */
   function leave(send) {
     if (Date.now() < notBefore) return;
-    for (const kind of KINDS) {
+    // All of them together may have 64 KiB: plays, which are few, come first.
+    for (const kind of [...KINDS].reverse()) {
       const batch = pick(kind);
       if (batch.length > 0) send(kind, batch);
     }
@@ -434,6 +461,7 @@
   const api = { play, seen, flush, onsent: early?.onsent };
   window.marquee = api;
   document.addEventListener("click", onClick, true);
+  document.addEventListener("auxclick", onClick, true);
   document.addEventListener("visibilitychange", onVisibility);
   addEventListener("online", onOnline);
   addEventListener("pagehide", onHide);
