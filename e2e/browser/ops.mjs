@@ -38,9 +38,17 @@ export async function numbers_and_letters_come_without_a_reload(t) {
   const events = Array.from({ length: 500 }, (_, n) => ({ request_id: `r${n}`, video_id: `v${n % 7}`, ts: now }));
   const send = (kind, body) => fetch(`${t.address}/v1/${kind}`, { method: "POST", body: body.map((e) => JSON.stringify(e)).join("\n") });
   assert.equal((await send("impressions", events)).status, 202);
-  const plays = events.slice(0, 100).map((event) => ({ ...event, ts: now + 3000, duration_s: 60 }));
-  assert.equal((await send("plays", plays)).status, 202);
-  await page.locator(".card", { hasText: "Plays joined" }).locator("strong", { hasText: "100.0 %" }).waitFor();
+  // Half of them were shown, of these some are played twice, and all are shown once more afterwards.
+  const shown = events.slice(0, 40).map((event) => ({ ...event, ts: now + 3000, duration_s: 60 }));
+  const twice = shown.slice(0, 10).map((event) => ({ ...event, ts: now + 4000 }));
+  const alone = Array.from({ length: 50 }, (_, n) => ({ ...shown[0], request_id: `alone${n}` }));
+  assert.equal((await send("plays", [...shown, ...twice, ...alone])).status, 202);
+  const joined = page.locator(".card", { hasText: "Plays joined" });
+  await joined.locator("span", { hasText: /^50 of 100; 500 shown$/ }).waitFor();
+  const again = events.slice(0, 40).map((event) => ({ ...event, ts: now + 5000 }));
+  assert.equal((await send("impressions", again)).status, 202);
+  await joined.locator("span", { hasText: /^50 of 100; 540 shown$/ }).waitFor();
+  assert.equal(await joined.locator("strong").textContent(), "50.0 %");
   await page.locator("#trends tbody tr").nth(6).waitFor();
   // What comes after its epoch is closed is a late letter: it is shown, as text.
   const old = { request_id: "r1", video_id: "<img src=x onerror=alert(1)>", ts: now - 2 * 86_400_000 };

@@ -3,6 +3,7 @@
 
 use crate::chunk::IdRef;
 use crate::join::{Emit, Member};
+use crate::matches::Matches;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
 use marquee_model::{CellCounts, RequestKey, Side};
@@ -232,9 +233,15 @@ impl Aggregate {
     }
 
     /// Where the members of one event go. `silent` counts without writing members that are
-    /// certain to have been written before.
-    pub fn of_request<'a>(&'a mut self, request: RequestId<'a>, silent: bool) -> OfRequest<'a> {
-        OfRequest { aggregate: self, request, number: None, silent, after_ms: None }
+    /// certain to have been written before. Plays that find their impression are noted in
+    /// `matches`, where that is given.
+    pub fn of_request<'a>(
+        &'a mut self,
+        request: RequestId<'a>,
+        silent: bool,
+        matches: Option<&'a mut Matches>,
+    ) -> OfRequest<'a> {
+        OfRequest { aggregate: self, request, number: None, silent, matches }
     }
 
     /// Looks at the cells that events will mostly be counted in, so that they are in the cache when
@@ -432,22 +439,15 @@ pub struct OfRequest<'a> {
     /// Its index, once one member has needed it.
     number: Option<u32>,
     silent: bool,
-    /// From the impression to the play of the first pair that the event makes.
-    after_ms: Option<i64>,
-}
-
-impl OfRequest<'_> {
-    /// From the impression to the play of the first pair that the event has made, milliseconds.
-    #[inline]
-    pub fn after_ms(&self) -> Option<i64> {
-        self.after_ms
-    }
+    matches: Option<&'a mut Matches>,
 }
 
 impl Emit for OfRequest<'_> {
     #[inline]
-    fn pair(&mut self, after_ms: i64) {
-        self.after_ms.get_or_insert(after_ms);
+    fn found(&mut self, after_ms: i64) {
+        if let Some(matches) = &mut self.matches {
+            matches.note_found(after_ms);
+        }
     }
 
     fn member(&mut self, member: Member) {

@@ -68,10 +68,11 @@ pub trait Emit {
     /// Called once for each member, the first time that it is found in a state.
     fn member(&mut self, member: Member);
 
-    /// Called for each pair of an impression and a play that is looked at because they match, with
-    /// the time from the impression to the play.
+    /// Called once for each play that finds an impression, with the time from that to the play: no
+    /// count depends on it. Where a request has [`HEAVY`](plays::HEAVY) plays or more, some that
+    /// came before their impression may be passed over.
     #[inline]
-    fn pair(&mut self, _after_ms: i64) {}
+    fn found(&mut self, _after_ms: i64) {}
 }
 
 /// What became of an event.
@@ -343,15 +344,20 @@ impl Scope<'_> {
             if !self.is_match(event.video, event.time_ms, &play) {
                 continue;
             }
-            emit.pair(play.time_ms - event.time_ms);
             if let (Some((handle, at)), Some(group)) = (kept, group.as_deref_mut()) {
                 self.count_in_cohort(epoch, group, handle, at, &play, emit);
             }
             self.count_by_play(plays, place, epoch, emit);
+            if !play.is_joined() {
+                emit.found(play.time_ms - event.time_ms);
+                plays.set_joined(self.id, place);
+            }
             // The impression is joined now; other plays may only learn that they are, too.
             let by_cohort_and_play = self.counts_each_play_in_cohorts();
             let by_play = self.settings.epoch_of_play == EpochOfPlay::Play;
-            if !by_cohort_and_play && (!by_play || plays.all_joined(self.id)) {
+            let are_others_told =
+                plays.all_joined(self.id) || (!by_play && plays.is_heavy(self.id));
+            if !by_cohort_and_play && are_others_told {
                 break;
             }
         }
@@ -388,15 +394,16 @@ impl Scope<'_> {
         let stored = kept.then(|| plays.push(self.id, play));
         let oldest = self.settings.epoch_of(time_ms - self.settings.within_ms);
         let newest = self.settings.epoch_of(time_ms + self.settings.early_ms);
+        let mut found_after_ms = None;
         for (&shown_in, group) in groups.range_mut(oldest..=newest) {
             let Some(handle) = group.find(self.id) else { continue };
-            for place in self.candidates(group, handle, video) {
+            for place in self.candidates(group, handle, shown_in, &play, &mut found_after_ms) {
                 let fact = group.fact(handle, place);
-                let shown_ms = shown_in * self.settings.longest_ms() + i64::from(fact.offset_ms);
+                let shown_ms = self.shown_ms(shown_in, fact);
                 if !fact.is_impression() || !self.is_match(fact.video, shown_ms, &play) {
                     continue;
                 }
-                emit.pair(time_ms - shown_ms);
+                found_after_ms.get_or_insert(time_ms - shown_ms);
                 self.count_in_cohort(shown_in, group, handle, place, &play, emit);
                 if let Some(stored) = stored {
                     self.count_by_play(plays, stored, shown_in, emit);
@@ -408,18 +415,41 @@ impl Scope<'_> {
                 }
             }
         }
+        if let Some(after_ms) = found_after_ms {
+            emit.found(after_ms);
+            if let Some(stored) = stored {
+                plays.set_joined(self.id, stored);
+            }
+        }
         Applied::New
     }
 
-    /// Places of the facts that a play of this video may match.
+    /// Places of the facts that a play may match and tell something. One that matches and knows it
+    /// all is only noted as found.
     #[inline]
-    fn candidates(&self, group: &Group, handle: Handle, video: u32) -> SmallVec<[u32; 16]> {
+    fn candidates(
+        &self,
+        group: &Group,
+        handle: Handle,
+        shown_in: i64,
+        play: &Play,
+        found_after_ms: &mut Option<i64>,
+    ) -> SmallVec<[u32; 16]> {
         match self.settings.match_ {
             // An impression that is joined learns nothing from another play, and that play nothing
             // from it, unless it counts in an epoch of its own.
             Match::RequestAndVideo => {
                 let all = self.settings.epoch_of_play == EpochOfPlay::Play;
-                let facts = group.facts_of(handle, video).filter(|(_, f)| all || !f.is_joined());
+                let mut is_told = |fact: Fact| {
+                    if !all && fact.is_joined() && found_after_ms.is_none() {
+                        let shown_ms = self.shown_ms(shown_in, fact);
+                        *found_after_ms = self
+                            .is_match(fact.video, shown_ms, play)
+                            .then_some(play.time_ms - shown_ms);
+                    }
+                    all || !fact.is_joined()
+                };
+                let facts = group.facts_of(handle, play.video).filter(|(_, fact)| is_told(*fact));
                 facts.map(|(place, _)| place).collect()
             }
             Match::Request => (0..group.len(handle) as u32).collect(),
@@ -452,6 +482,11 @@ impl Scope<'_> {
         self.simple
             && self.settings.match_ == Match::Request
             && self.settings.impressions == Impressions::All
+    }
+
+    #[inline]
+    fn shown_ms(&self, epoch: i64, fact: Fact) -> i64 {
+        epoch * self.settings.longest_ms() + i64::from(fact.offset_ms)
     }
 
     #[inline]

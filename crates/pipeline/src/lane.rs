@@ -237,10 +237,12 @@ impl LanePipeline {
             let needed = self.settings.settings.epochs_needed(event.kind, event.time_ms);
             let late = needed.0 < self.join.frontier();
             let id = RequestId { text, key: event.request, is_uuid: *is_uuid };
-            let mut members = self.aggregate.of_request(id, is_silent);
+            // What is found again while a state is rebuilt is not news.
+            let matches = (self.mode == Mode::Live).then_some(&mut self.matches);
+            let mut members = self.aggregate.of_request(id, is_silent, matches);
             let applied = self.join.apply(&event, &self.symbols, &mut members);
             if applied == Applied::New && self.mode == Mode::Live {
-                self.matches.note(event.kind, members.after_ms());
+                self.matches.note(event.kind);
             }
             each(*record, self.verdict(applied, late));
         }

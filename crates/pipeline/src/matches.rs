@@ -1,8 +1,8 @@
 //! How long after their impressions plays come: whether `within` is right.
 //!
 //! What a lane has found since it was begun, and not what it found again: a rebuild notes nothing.
-//! Only events that are new and find a partner are noted, each once, by the first partner. These
-//! numbers are for who looks; no count depends on them.
+//! A play is noted once, with the first impression that is found to match it, be that there before
+//! or after it. These numbers are for who looks; no count depends on them.
 
 use marquee_model::Kind;
 
@@ -30,31 +30,33 @@ pub const BOUNDS_MS: [i64; 20] = [
     604_800_000,
 ];
 
-/// Events that were new, and how many of them found a partner after which time.
+/// Events that were new, and how many plays found their impression, after which time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
     /// New impressions.
     pub impressions: u64,
     /// New plays.
     pub plays: u64,
-    /// Events that found a partner, by the time from the impression to the play: how many took at
+    /// Plays that found an impression, by the time from the impression to the play: how many took at
     /// most the bound in the same place of [`BOUNDS_MS`] (and longer than the one before it); those
     /// in the first place came before their impression, or with it.
     pub delays: [u64; BOUNDS_MS.len() + 1],
 }
 
 impl Matches {
-    /// An event that was new, and how long after its impression the play of the pair came, if
-    /// it has made one.
+    /// An event that was new.
     #[inline]
-    pub(crate) fn note(&mut self, kind: Kind, after_ms: Option<i64>) {
+    pub(crate) fn note(&mut self, kind: Kind) {
         match kind {
             Kind::Impression => self.impressions += 1,
             Kind::Play => self.plays += 1,
         }
-        if let Some(after_ms) = after_ms {
-            self.delays[BOUNDS_MS.partition_point(|bound| *bound < after_ms)] += 1;
-        }
+    }
+
+    /// A play that has found its first impression, so long after that.
+    #[inline]
+    pub(crate) fn note_found(&mut self, after_ms: i64) {
+        self.delays[BOUNDS_MS.partition_point(|bound| *bound < after_ms)] += 1;
     }
 
     /// Adds what another lane has found.
@@ -64,7 +66,8 @@ impl Matches {
         self.delays.iter_mut().zip(other.delays).for_each(|(all, more)| *all += more);
     }
 
-    /// Events that found a partner.
+    /// Plays that found an impression. May be more than [`plays`](Self::plays): some of them may have
+    /// been new before a restart.
     pub fn found(&self) -> u64 {
         self.delays.iter().sum()
     }
@@ -79,13 +82,14 @@ mod tests {
         let mut matches = Matches::default();
         for (after_ms, place) in [(-5, 0), (0, 0), (1, 1), (1000, 1), (1001, 2), (i64::MAX, 20)] {
             let before = matches.delays[place];
-            matches.note(Kind::Play, Some(after_ms));
+            matches.note_found(after_ms);
             assert_eq!(matches.delays[place], before + 1, "{after_ms}");
         }
-        matches.note(Kind::Impression, None);
-        assert_eq!((matches.impressions, matches.plays, matches.found()), (1, 6, 6));
+        matches.note(Kind::Impression);
+        matches.note(Kind::Play);
+        assert_eq!((matches.impressions, matches.plays, matches.found()), (1, 1, 6));
         let mut all = matches;
         all.add(&matches);
-        assert_eq!((all.impressions, all.plays, all.found()), (2, 12, 12));
+        assert_eq!((all.impressions, all.plays, all.found()), (2, 2, 12));
     }
 }

@@ -42,7 +42,7 @@ impl Play {
 }
 
 /// From this many plays on a request has an index.
-const HEAVY: usize = 64;
+pub(super) const HEAVY: usize = 64;
 
 /// The plays of one request.
 #[derive(Debug)]
@@ -180,6 +180,11 @@ impl Plays {
             heavy.expect("a request with many plays has its index").unjoined -= 1;
         }
         of.plays[place].tag |= 1;
+    }
+
+    /// Whether a request has so many plays that there is an index.
+    pub(super) fn is_heavy(&self, id: Id) -> bool {
+        self.find(id).is_some_and(OfRequest::is_heavy)
     }
 
     /// Whether every play of a request with many matches an impression already (of others that is

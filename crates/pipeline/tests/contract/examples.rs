@@ -6,6 +6,7 @@ use marquee_model::Kind::{self, Impression, Play};
 use marquee_pipeline::LanePipeline;
 use marquee_pipeline::chunk::{Id, decode_into};
 use marquee_pipeline::lane::{LateReason, Resume, Verdict};
+use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -369,4 +370,66 @@ fn max_facts_takes_nothing_from_a_rebuild() {
     second.commit();
     assert_eq!(first.held(), [("A".to_owned(), 10, 0, 1), ("A".to_owned(), 20, 1, 0)]);
     assert_eq!(second.held(), first.held());
+}
+
+#[test]
+fn each_play_is_found_once_with_the_impression_that_is_there_first() {
+    let mut example = Example::new(defaults());
+    let at = |seconds: i64| 30 * MINUTE_MS + 1_000 * seconds;
+    for (kind, request, video, seconds) in [
+        (Play, "early", "v", 10),
+        (Play, "early", "v", 12), // both are told by one impression
+        (Impression, "early", "v", 14),
+        (Impression, "early", "v", 16), // and not once more
+        (Impression, "usual", "v", 20),
+        (Play, "usual", "v", 50),
+        (Play, "usual", "v", 60), // from an impression that is joined
+        (Play, "usual", "v", 60), // there before
+        (Impression, "usual", "v", 100),
+        (Play, "alone", "v", 100),
+        (Impression, "alone", "w", 100), // another video
+        (Impression, "unplayed", "v", 100),
+    ] {
+        example.put(kind, request, video, at(seconds));
+    }
+    let matches = example.lane.matches();
+    assert_eq!((matches.impressions, matches.plays, matches.found()), (6, 5, 4));
+    let mut delays = [0; 21];
+    (delays[0], delays[6], delays[7]) = (2, 1, 1); // two came early; after 30 s and after 40 s
+    assert_eq!(matches.delays, delays);
+}
+
+proptest! {
+    #![proptest_config(crate::config(1_000))]
+
+    /// In every setting and order: as many plays are found as match an impression.
+    #[test]
+    fn the_plays_that_are_found_are_those_that_match(
+        events in prop::collection::vec((any::<bool>(), 0..2_usize, 0..2_usize, 0..60_i64), 1..60),
+        [match_video, joined, epoch_of_play_is_play] in any::<[bool; 3]>(),
+        early_ms in 0..20_i64,
+    ) {
+        let setup = Setup { match_video, joined, epoch_of_play_is_play, early_ms, ..short() };
+        let setup = Setup { lateness_ms: 1_000, ..setup };
+        let within_ms = setup.within_ms;
+        let mut example = Example::new(setup);
+        let mut known = BTreeSet::new();
+        for (is_play, request, video, time_ms) in events {
+            let kind = if is_play { Play } else { Impression };
+            example.put(kind, ["r", "s"][request], ["v", "w"][video], time_ms);
+            known.insert((is_play, request, video, time_ms));
+        }
+        let all = |wanted: bool| known.iter().filter(move |(is_play, ..)| *is_play == wanted);
+        let is_found = |&&(_, request, video, time_ms): &&(bool, usize, usize, i64)| {
+            all(false).any(|&(_, of_request, of_video, shown_ms)| {
+                request == of_request
+                    && (!match_video || video == of_video)
+                    && (-early_ms..=within_ms).contains(&(time_ms - shown_ms))
+            })
+        };
+        let expected = (all(false).count() as u64, all(true).count() as u64);
+        let matches = example.lane.matches();
+        prop_assert_eq!((matches.impressions, matches.plays), expected);
+        prop_assert_eq!(matches.found(), all(true).filter(is_found).count() as u64);
+    }
 }
