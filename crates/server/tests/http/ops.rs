@@ -303,6 +303,18 @@ async fn the_buttons_are_the_demos_alone() {
     assert_eq!(press("source", r#"{"kind":"plays","stopped":true}"#).await.status, 202);
     press("source", r#"{"kind":"clicks","stopped":true}"#).await.is_problem(400, "clicks");
     server.post("/ops/api/demo/crash", "").await.is_problem(401, "token");
+    // Nor by a page of another site, though the operator's browser has the token.
+    for (path, body) in [
+        ("event", r#"{"video":"a-quiet-orchard"}"#),
+        ("source", r#"{"kind":"plays","stopped":false}"#),
+        ("crash", ""),
+    ] {
+        let post = || bearer(Request::post(format!("/ops/api/demo/{path}")));
+        for foreign in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+            let refused = server.send(request(post().header(foreign.0, foreign.1), body)).await;
+            refused.is_problem(403, "another site");
+        }
+    }
     let answer = press("crash", "").await;
     assert_eq!(
         (answer.status.as_u16(), answer.json()),

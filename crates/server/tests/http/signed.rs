@@ -128,10 +128,12 @@ async fn the_code_of_a_tile_is_good_for_it_alone() {
     for (field, value) in changes {
         let mut forged = good.clone();
         forged[field] = value;
-        let refused = server.post("/v1/impressions", forged.to_string()).await;
-        refused.is_problem(400, "No item was accepted");
-        let reason = refused.json()["rejected"][0]["reason"].to_string();
-        assert!(reason.contains("not the code of this request"), "{field}: {reason}");
+        for path in ["/v1/impressions", "/v1/plays"] {
+            let refused = server.post(path, forged.to_string()).await;
+            refused.is_problem(400, "No item was accepted");
+            let reason = refused.json()["rejected"][0]["reason"].to_string();
+            assert!(reason.contains("not the code of this request"), "{field}: {reason}");
+        }
     }
     for (ts, status) in [
         (NOW_MS + 2 * HALF_HOUR_MS, 400), // too far ahead for any event
@@ -148,6 +150,7 @@ async fn the_code_of_a_tile_is_good_for_it_alone() {
     for line in [
         "marquee_collector_events_total{kind=\"impressions\",signed=\"yes\"} 2",
         "marquee_collector_refused_total{kind=\"impressions\",reason=\"forged\"} 8",
+        "marquee_collector_refused_total{kind=\"plays\",reason=\"forged\"} 8",
         "marquee_collector_refused_total{kind=\"plays\",reason=\"expired\"} 1",
     ] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
