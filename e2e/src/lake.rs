@@ -66,6 +66,19 @@ pub fn by_names(lake: &Path) -> String {
     )
 }
 
+/// Removes the files of cells that the newest manifests do not list.
+#[track_caller]
+pub fn remove_unlisted(duckdb: &DuckDb, lake: &Path) {
+    let names = lake.display().to_string().replace('\'', "''");
+    let unlisted = format!(
+        "select file from glob('{names}/cells/**/*.parquet')
+         where not list_contains(getvariable('files'), file)"
+    );
+    for row in duckdb.rows(&[&by_manifests(lake), &unlisted]) {
+        std::fs::remove_file(row[0].as_str().expect("a path")).expect("it is there");
+    }
+}
+
 /// The cells of a lake, lanes added up, as DuckDB finds them.
 #[track_caller]
 pub fn cells(duckdb: &DuckDb, view: &str) -> Vec<Cell> {

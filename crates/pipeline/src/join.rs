@@ -355,9 +355,9 @@ impl Scope<'_> {
             // The impression is joined now; other plays may only learn that they are, too.
             let by_cohort_and_play = self.counts_each_play_in_cohorts();
             let by_play = self.settings.epoch_of_play == EpochOfPlay::Play;
-            let are_others_told =
-                plays.all_joined(self.id) || (!by_play && plays.is_heavy(self.id));
-            if !by_cohort_and_play && are_others_told {
+            if !by_cohort_and_play
+                && (plays.all_joined(self.id) || (!by_play && plays.is_heavy(self.id)))
+            {
                 break;
             }
         }

@@ -72,6 +72,10 @@
   const flying = new Set();
   /** Keys of what something on the way refuses: it stays stored, for a later page to try. */
   const aside = new Set();
+  /** How many of a kind were set aside since one was taken. */
+  const refusals = { impressions: 0, plays: 0 };
+  // So many, one after the other, are no matter of single events.
+  const isStuck = (kind) => refusals[kind] >= 20;
 
   function random() {
     return Math.random().toString(36).slice(2, 12);
@@ -161,10 +165,14 @@
   async function send() {
     adopt();
     for (const kind of KINDS) {
-      for (let batch = pick(kind); batch.length > 0; batch = pick(kind)) {
+      for (let batch = pick(kind); batch.length > 0 && !isStuck(kind); batch = pick(kind)) {
         if (!(await post(kind, batch))) return;
       }
     }
+    const stuck = KINDS.filter(isStuck);
+    // One more with each try.
+    stuck.forEach((kind) => refusals[kind]--);
+    if (stuck.length > 0) retry();
   }
 
   /** The oldest events of a kind that nobody is sending, as entries of `kept`. */
@@ -209,7 +217,14 @@
     if (isRefusal && !told.rejected_count) {
       most = Math.ceil(batch.length / 2);
       if (batch.length > 1) return true;
-      if (!told.detail) return putAside(batch[0][0]);
+      const [[key, { event, stored }]] = batch;
+      if (!told.detail && stored) {
+        warn("refused before the collector", event);
+        aside.add(key);
+        kept.delete(key);
+        refusals[kind]++;
+        return true;
+      }
     }
     if (status !== 202 && status !== 207 && !isRefusal) {
       if (status !== 429 && status !== 503) warn(`the collector answers ${status}`, told.detail);
@@ -225,18 +240,10 @@
     });
     if (sent.rejected.length > 0) warn("the collector has rejected events", sent.rejected);
     most = Math.min(BATCH_EVENTS, most * 2);
-    failures = 0;
+    failures = notBefore = spared = refusals[kind] = 0;
     // What fails there is the page's, and shall be seen as such.
     if (api.onsent) setTimeout(() => api.onsent(sent));
     return true;
-  }
-
-  /** Not the collector's word, but of something before it. */
-  function putAside(key) {
-    warn("something on the way to the collector refuses an event", kept.get(key)?.event);
-    aside.add(key);
-    kept.delete(key);
-    return retry();
   }
 
   function retry(after) {
@@ -340,8 +347,8 @@
     if (element.checkVisibility?.(properties) === false) return false;
     const { style } = element;
     const { pointerEvents, display } = getComputedStyle(element);
-    if (display === "inline" && element.firstElementChild) {
-      warn("a tile is inline: only its line of text is measured; let it be a block", element);
+    if (display === "inline" && element.matches("a, span")) {
+      warn("an inline tile is measured by its line of text", element);
     }
     // Points hit only what may be pointed at, which dialogs may forbid for a whole page.
     const isMute = pointerEvents === "none";
@@ -409,7 +416,7 @@
 
   function onClick({ type, button, target }) {
     // The middle button opens a link; the right one only a menu.
-    if (type === "auxclick" && button !== 1) return;
+    if (type === "auxclick" && (button !== 1 || !target.closest?.("a[href]"))) return;
     if (target.closest?.("[data-play]")) play(target);
     else if (target.closest?.(TILES)) seen(target);
   }

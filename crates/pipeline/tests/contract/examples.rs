@@ -399,6 +399,29 @@ fn each_play_is_found_once_with_the_impression_that_is_there_first() {
     assert_eq!(matches.delays, delays);
 }
 
+#[test]
+fn plays_of_a_request_with_many_are_found_once_and_a_rebuild_finds_none() {
+    let mut example = Example::new(defaults());
+    let fill = |example: &mut Example| {
+        let at = |seconds: i64| 30 * MINUTE_MS + 1_000 * seconds;
+        example.put(Impression, "r", "v", at(0));
+        for second in 1..=70 {
+            example.put(Play, "r", "v", at(second));
+        }
+        // Each of them matches most of the plays.
+        for second in 20..=40 {
+            example.put(Impression, "r", "v", at(second));
+        }
+    };
+    fill(&mut example);
+    let matches = example.lane.matches();
+    assert_eq!((matches.impressions, matches.plays, matches.found()), (22, 70, 70));
+    let mut rebuilt = example.rebuilding(0, false);
+    fill(&mut rebuilt);
+    let matches = rebuilt.lane.matches();
+    assert_eq!((matches.impressions, matches.plays, matches.found()), (0, 0, 0));
+}
+
 proptest! {
     #![proptest_config(crate::config(1_000))]
 
