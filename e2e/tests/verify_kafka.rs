@@ -209,7 +209,16 @@ fn what_another_member_has_counted_is_repaired_from_the_log() {
     let _alone = alone();
     let (Some(brokers), Some(duckdb)) = (broker(), DuckDb::find()) else { return };
     let data = Data::generated(60_000, 43);
-    let setup = Setup::new(brokers, &data, "elsewhere");
+    // Where a busy broker has not taken the other one's commits there is nothing to repair.
+    let is_repaired = (1..=3).any(|attempt| {
+        let setup = Setup::new(brokers, &data, &format!("elsewhere{attempt}"));
+        is_repaired_after_another_has_counted(&duckdb, &data, &setup)
+    });
+    assert!(is_repaired, "three times everything was counted here");
+}
+
+/// `false`: nothing was missing, which is right, too.
+fn is_repaired_after_another_has_counted(duckdb: &DuckDb, data: &Data, setup: &Setup) -> bool {
     // So small that it is stopped long before it is done.
     let batches = "[runtime]\nbatch_events = 5\nbatch_interval = \"20ms\"\n";
     let ours = setup.config("ours", FAST_GROUP, batches);
@@ -229,11 +238,18 @@ fn what_another_member_has_counted_is_repaired_from_the_log() {
         assert_eq!(service.terminate(), Some(0));
     }
     let before = complete(&ours);
-    assert!(before.values().any(|complete| !complete), "everything was counted here");
-    let found = verify(&ours, &[]).expect_code(1);
+    let found = verify(&ours, &[]);
+    if found.code == Some(0) {
+        eprintln!("nothing was missing: {}", found.stderr);
+        assert_sealed_are_duckdbs(duckdb, data, &setup.store("ours"));
+        return false;
+    }
+    let found = found.expect_code(1);
+    assert!(before.values().any(|complete| !complete), "what is missing is not complete");
     assert!(lines(&found).iter().map(missing).sum::<u64>() > 1000);
     verify(&ours, &["--repair"]).expect_code(0);
     assert_eq!(verify(&ours, &[]).expect_code(0).stdout, b"");
     assert!(complete(&ours).values().all(|complete| *complete), "the gaps are filled");
-    assert_sealed_are_duckdbs(&duckdb, &data, &setup.store("ours"));
+    assert_sealed_are_duckdbs(duckdb, data, &setup.store("ours"));
+    true
 }
