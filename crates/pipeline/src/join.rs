@@ -69,7 +69,7 @@ pub trait Emit {
     fn member(&mut self, member: Member);
 
     /// Called once for each play that finds an impression, with the time from that to the play: no
-    /// count depends on it. Where a request has [`HEAVY`](plays::HEAVY) plays or more, some that
+    /// count depends on it. Where a request has 64 plays or more, some that
     /// came before their impression may be passed over.
     #[inline]
     fn found(&mut self, _after_ms: i64) {}

@@ -42,7 +42,7 @@ impl Play {
 }
 
 /// From this many plays on a request has an index.
-pub(super) const HEAVY: usize = 64;
+const HEAVY: usize = 64;
 
 /// The plays of one request.
 #[derive(Debug)]
